@@ -1,0 +1,27 @@
+# What there is to do. `make` alone lists it; ARGS="…" is passed on, such as `make run ARGS="--listen 127.0.0.1:9000"`.
+
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench fmt clean
+
+help: ## list what there is to do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: ## install what is missing, build, and serve with a private PostgreSQL and Redis
+	@scripts/run.sh $(ARGS)
+
+test: ## install what is missing, and run every test
+	@scripts/test.sh $(ARGS)
+
+lint: ## format, clippy, the contract, the migrations
+	@scripts/lint.sh
+
+bench: ## measure, side by side with references
+	@scripts/bench.sh $(ARGS)
+
+fmt: ## format the code and the contract
+	@scripts/fmt.sh
+
+clean: ## remove what was built (the data in .rialto stays)
+	@cargo clean

@@ -1,0 +1,81 @@
+#!/bin/sh
+# Installs what is missing, and is done at once when nothing is.
+#
+#   scripts/setup.sh            what `make run` needs
+#   scripts/setup.sh test|lint  and Python for the foreign clients and for buf
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+has_postgres() {
+    for folder in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin; do
+        [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ] && return 0
+    done
+    have postgres && have initdb
+}
+
+has_redis() {
+    have redis-server || have valkey-server
+}
+
+# A venv needs more than python3: on Debian `ensurepip` is a package of its own.
+has_python() {
+    have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null
+}
+
+missing=''
+need() {
+    missing="$missing $1"
+}
+
+have cc || need gcc
+# gcc without the C library's headers can't link either.
+[ -e /usr/include/stdio.h ] || ! have apt-get || need libc6-dev
+have make || need make
+has_postgres || need postgresql
+has_redis || need redis-server
+case "${1:-run}" in
+    run) ;;
+    test | lint) has_python || missing="$missing python3 python3-venv" ;;
+    *) die "usage: scripts/setup.sh [run|test|lint]" ;;
+esac
+
+if [ -n "$missing" ]; then
+    if ! have apt-get; then
+        die "missing:$missing. These are their names on Debian; install them with your package manager and try again"
+    fi
+    as_root=''
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || die "missing:$missing. There is no sudo here; as root, run: apt-get install -y$missing"
+        as_root=sudo
+    fi
+    say "installing$missing"
+    # The system's own services are not started: rialto runs private ones. The policy speaks to `invoke-rc.d` and
+    # `deb-systemd-invoke`, RUNLEVEL to older scripts.
+    script='
+set -eu
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+apt-get update -qq
+made_policy=
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf "#!/bin/sh\nexit 101\n" >"$policy"
+    chmod 755 "$policy"
+    made_policy=1
+fi
+clean_up() {
+    [ -z "$made_policy" ] || rm -f "$policy"
+}
+trap clean_up EXIT
+trap "exit 130" INT TERM
+apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
+    -o Dpkg::Options::=--force-confdef "$@" >&2
+'
+    # shellcheck disable=SC2086 # a list of words
+    $as_root sh -c "$script" sh $missing </dev/null || die "the installation failed; see above"
+fi
+
+find_cargo || die "Rust is missing. Install it from https://rustup.rs, open a new shell and try again:
+
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y
+"

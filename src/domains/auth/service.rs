@@ -1,0 +1,207 @@
+//! `rialto.auth.v1.AuthService`.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Duration, Utc};
+use diesel_async::AsyncConnection;
+use sha2::{Digest, Sha256};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::model::{Account, Exchange, RefreshToken, Session, fold_email};
+use super::passwords::Passwords;
+use super::{Keys, Sessions};
+use crate::kernel::app::App;
+use crate::kernel::caller::{ActingAccount, Caller, ClientAddress};
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::rates::{Rate, Subject};
+use crate::kernel::wire;
+use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
+use crate::proto::rialto::auth::v1::{
+    GetMeRequest, GetMeResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshRequest,
+    RefreshResponse, RegisterRequest, RegisterResponse, RevokeSessionsRequest, RevokeSessionsResponse,
+};
+use crate::proto::rialto::policy::v1::Role;
+
+/// Longer user agents are cut before they are stored.
+const USER_AGENT_CHARS: usize = 256;
+
+/// The service.
+pub struct AuthService {
+    app: App,
+    keys: Arc<Keys>,
+    sessions: Arc<Sessions>,
+    passwords: Passwords,
+}
+
+/// A pair of tokens.
+struct Tokens {
+    access: String,
+    refresh: String,
+    expires_in: i32,
+}
+
+impl AuthService {
+    /// The service on shared keys and sessions.
+    pub fn new(app: App, keys: Arc<Keys>, sessions: Arc<Sessions>) -> Result<Self, Error> {
+        let passwords = Passwords::new(&app.config.auth)?;
+        Ok(Self { app, keys, sessions, passwords })
+    }
+
+    async fn open_session(&self, account: &Account, user_agent: String, address: String) -> Result<Tokens, Error> {
+        let now = self.app.clock.now();
+        let session = Session {
+            id: self.app.rng.id(now)?,
+            account_id: account.id,
+            created_at: now,
+            last_seen_at: now,
+            expires_at: now + self.refresh_lifetime(),
+            revoked_at: None,
+            user_agent,
+            address,
+        };
+        let refresh = self.refresh_token()?;
+        let mut conn = self.app.db.get().await?;
+        conn.transaction(async |conn| {
+            session.insert(conn).await?;
+            RefreshToken::insert(conn, &refresh, session.id, now, self.refresh_lifetime()).await
+        })
+        .await?;
+        self.tokens(account, session.id, refresh, now)
+    }
+
+    fn tokens(&self, account: &Account, session: Uuid, refresh: String, now: DateTime<Utc>) -> Result<Tokens, Error> {
+        let (access, expires_in) = self.keys.issue(account.id, session, account.token_version, now)?;
+        Ok(Tokens { access, refresh, expires_in: i32::try_from(expires_in).unwrap_or(i32::MAX) })
+    }
+
+    fn refresh_token(&self) -> Result<String, Error> {
+        Ok(URL_SAFE_NO_PAD.encode(self.app.rng.bytes::<32>()?))
+    }
+
+    fn refresh_lifetime(&self) -> Duration {
+        Duration::seconds(i64::from(self.app.config.auth.refresh_token_seconds))
+    }
+
+    /// Counts an attempt on the account that an e-mail address names, whether there is one or not.
+    async fn count_attempt(&self, email: &str) -> Result<(), Error> {
+        let hash = Sha256::digest(fold_email(email).as_bytes());
+        let mut name = [0; 16];
+        name.copy_from_slice(&hash[..16]);
+        self.app.rates.check(Rate::Authentication, Subject::Named(name)).await.map(drop)
+    }
+
+    async fn revoke_all(&self, account_id: Uuid) -> Result<(), Error> {
+        let now = self.app.clock.now();
+        let mut conn = self.app.db.get().await?;
+        let found = conn.transaction(async |conn| Account::revoke_sessions(conn, account_id, now).await).await?;
+        self.sessions.changed(account_id).await;
+        if found { Ok(()) } else { Err(Error::not_found("account")) }
+    }
+}
+
+#[tonic::async_trait]
+impl Contract for AuthService {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        let request = request.into_inner();
+        self.count_attempt(&request.email).await?;
+        let hash = self.passwords.hash(request.password).await?;
+        let account = Account::new(&self.app, &request.email, &request.display_name, hash, Role::User)?;
+        let mut conn = self.app.db.get().await?;
+        let account = account.insert(&mut conn).await?;
+        let response = RegisterResponse { account: Some((&account).into()) };
+        Ok(ActingAccount(account.id).on(response))
+    }
+
+    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        let (user_agent, address) = client(&request);
+        let LoginRequest { email, password } = request.into_inner();
+        self.count_attempt(&email).await?;
+        let found = {
+            let mut conn = self.app.db.get().await?;
+            Account::by_email(&mut conn, &email).await?
+        };
+        let (account, hash) = found.unzip();
+        let matches = self.passwords.verify(password, hash).await?;
+        let Some(account) = account.filter(|_| matches) else {
+            return Err(Error::new(Reason::InvalidCredentials, "e-mail address or password is wrong").into());
+        };
+        if !account.is_active() {
+            return Err(Error::new(Reason::AccountNotActive, "the account is not active").into());
+        }
+        let tokens = self.open_session(&account, user_agent, address).await?;
+        Ok(ActingAccount(account.id).on(LoginResponse {
+            access_token: tokens.access,
+            refresh_token: tokens.refresh,
+            expires_in: tokens.expires_in,
+            token_type: "Bearer".into(),
+        }))
+    }
+
+    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
+        let old = request.into_inner().refresh_token;
+        let new = self.refresh_token()?;
+        let (now, lifetime) = (self.app.clock.now(), self.refresh_lifetime());
+        let mut conn = self.app.db.get().await?;
+        let exchange =
+            conn.transaction(async |conn| RefreshToken::exchange(conn, &old, &new, now, lifetime).await).await?;
+        drop(conn);
+        let refused = match exchange {
+            Exchange::Renewed(account, session) => {
+                let tokens = self.tokens(&account, session.id, new, now)?;
+                return Ok(ActingAccount(account.id).on(RefreshResponse {
+                    access_token: tokens.access,
+                    refresh_token: tokens.refresh,
+                    expires_in: tokens.expires_in,
+                    token_type: "Bearer".into(),
+                }));
+            }
+            Exchange::Unknown => Error::new(Reason::TokenInvalid, "the refresh token is not valid"),
+            Exchange::Expired => Error::new(Reason::TokenExpired, "the refresh token has expired"),
+            Exchange::Ended => Error::new(Reason::SessionRevoked, "the session has ended"),
+            Exchange::Reused(session) => {
+                tracing::warn!(account = %session.account_id, session = %session.id, "a refresh token was used twice");
+                self.sessions.changed(session.account_id).await;
+                Error::new(Reason::SessionRevoked, "the refresh token was used before; the session has ended")
+            }
+        };
+        Err(refused.into())
+    }
+
+    async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        if request.into_inner().everywhere {
+            self.revoke_all(caller.account_id).await?;
+        } else {
+            let mut conn = self.app.db.get().await?;
+            Session::revoke(&mut conn, caller.session_id, self.app.clock.now()).await?;
+            drop(conn);
+            self.sessions.changed(caller.account_id).await;
+        }
+        Ok(Response::new(LogoutResponse {}))
+    }
+
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let account = self.sessions.account(&caller).await?;
+        Ok(Response::new(GetMeResponse { account: Some((&account).into()) }))
+    }
+
+    async fn revoke_sessions(
+        &self,
+        request: Request<RevokeSessionsRequest>,
+    ) -> Result<Response<RevokeSessionsResponse>, Status> {
+        let account_id = wire::id("account_id", &request.into_inner().account_id)?;
+        self.revoke_all(account_id).await?;
+        Ok(Response::new(RevokeSessionsResponse {}))
+    }
+}
+
+/// The user agent and address of a request, as a session remembers them.
+fn client<T>(request: &Request<T>) -> (String, String) {
+    let user_agent = request.metadata().get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let address = ClientAddress::of(request.extensions()).map(|address| address.to_string()).unwrap_or_default();
+    (user_agent.chars().take(USER_AGENT_CHARS).collect(), address)
+}

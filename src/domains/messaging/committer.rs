@@ -1,0 +1,140 @@
+//! The write path of messages: writers share commits.
+//!
+//! What arrives while a transaction is in flight is the next batch; there is no timer. A conversation always goes
+//! through the same lane, so its messages keep the order in which they arrived; several lanes keep Postgres busy while
+//! one waits for the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use diesel_async::AsyncConnection;
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::model::NewMessage;
+use crate::kernel::app::App;
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::hub::Hub;
+use crate::proto::rialto::messaging::v1::Message;
+
+const LANES: usize = 2;
+/// Messages that wait in a lane; more are refused.
+const WAITING: usize = 2048;
+/// Messages of one transaction.
+const BATCH: usize = 256;
+/// Messages on their way to the other nodes. More are not announced: the other nodes find them by themselves.
+const ANNOUNCED: usize = 16_384;
+
+/// Commits messages.
+#[derive(Clone)]
+pub struct Committer {
+    lanes: Arc<[mpsc::Sender<Pending>]>,
+}
+
+struct Pending {
+    new: NewMessage,
+    answer: oneshot::Sender<Result<Message, Error>>,
+}
+
+struct Lane {
+    app: App,
+    hub: Arc<Hub<Message>>,
+    announce: mpsc::Sender<(Uuid, Message)>,
+}
+
+impl Committer {
+    /// Starts the lanes, which live as long as somebody may send.
+    pub fn start(app: &App, hub: &Arc<Hub<Message>>) -> Self {
+        let (announce, announced) = mpsc::channel(ANNOUNCED);
+        tokio::spawn(announce_to_nodes(app.clone(), Arc::clone(hub), announced));
+        let lane = |_| {
+            let (sender, receiver) = mpsc::channel(WAITING);
+            let lane = Lane { app: app.clone(), hub: Arc::clone(hub), announce: announce.clone() };
+            tokio::spawn(lane.run(receiver));
+            sender
+        };
+        Self { lanes: (0..LANES).map(lane).collect() }
+    }
+
+    /// Takes a message, in order; the receiver gets it when it was committed.
+    pub fn submit(&self, new: NewMessage) -> Result<oneshot::Receiver<Result<Message, Error>>, Error> {
+        let lane = usize::try_from(new.conversation_id.as_u128() % LANES as u128).unwrap_or_default();
+        let (answer, answered) = oneshot::channel();
+        self.lanes[lane].try_send(Pending { new, answer }).map_err(|_| {
+            Error::new(Reason::RateLimitExceeded, "too many messages wait to be written")
+                .retry_after(Duration::from_millis(500))
+        })?;
+        Ok(answered)
+    }
+
+    /// Commits a message.
+    pub async fn commit(&self, new: NewMessage) -> Result<Message, Error> {
+        answer(self.submit(new)?).await
+    }
+}
+
+/// Waits for the answer of a message that was submitted.
+pub async fn answer(answered: oneshot::Receiver<Result<Message, Error>>) -> Result<Message, Error> {
+    answered.await.unwrap_or_else(|_| Err(Error::new(Reason::ServiceUnavailable, "the server stops")))
+}
+
+impl Lane {
+    async fn run(self, mut waiting: mpsc::Receiver<Pending>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            let (new, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|pending| (pending.new, pending.answer)).unzip();
+            for (result, answer) in self.commit(new).await.into_iter().zip(answers) {
+                // Who has gone away may send again and gets the same message.
+                let _ = answer.send(result);
+            }
+        }
+    }
+
+    /// Commits a batch; if that fails, each of its messages alone, so that one doesn't fail the others.
+    async fn commit(&self, new: Vec<NewMessage>) -> Vec<Result<Message, Error>> {
+        let error = match self.transaction(&new).await {
+            Ok(results) => return results,
+            Err(error) => error,
+        };
+        if new.len() == 1 || error.reason == Reason::ConnectionError {
+            return new.iter().map(|_| Err(error.clone())).collect();
+        }
+        let mut results = Vec::new();
+        for one in new {
+            let alone = self.transaction(std::slice::from_ref(&one)).await;
+            results.extend(alone.unwrap_or_else(|error| vec![Err(error)]));
+        }
+        results
+    }
+
+    async fn transaction(&self, new: &[NewMessage]) -> Result<Vec<Result<Message, Error>>, Error> {
+        let now = self.app.clock.now();
+        let mut conn = self.app.db.get().await?;
+        let rows = conn.transaction(async |conn| NewMessage::insert_batch(conn, new, now).await).await?;
+        drop(conn);
+        let results = rows.into_iter().zip(new).map(|(row, new)| {
+            let row = row.ok_or_else(|| Error::not_found("conversation"))?;
+            let message = Message::from(&row);
+            if row.id == new.id {
+                self.hub.publish(row.conversation_id, row.seq, message.clone());
+                // A full queue is no loss: the other nodes look at the heads by themselves.
+                let _ = self.announce.try_send((row.conversation_id, message.clone()));
+            }
+            Ok(message)
+        });
+        Ok(results.collect())
+    }
+}
+
+/// Tells the other nodes what was committed here, as many at a time as there are.
+async fn announce_to_nodes(app: App, hub: Arc<Hub<Message>>, mut committed: mpsc::Receiver<(Uuid, Message)>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while committed.recv_many(&mut batch, BATCH).await > 0 {
+        let messages = batch.drain(..).map(|(id, message)| (hub.channel(id), Bytes::from(message.encode_to_vec())));
+        if let Err(error) = app.bus.publish(messages).await {
+            tracing::debug!(%error, "the other nodes were not told of new messages");
+        }
+    }
+}

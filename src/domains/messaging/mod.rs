@@ -1,0 +1,51 @@
+//! Conversations and messages.
+//!
+//! Promises: a message is acknowledged after it was committed, and is then never lost, doubled or reordered; the numbers
+//! of a conversation have no hole; whoever comes back with the last number it saw gets exactly what it missed; only
+//! members see anything, and others are told that there is nothing.
+//!
+//! Others may call: [`seed_conversation`] (demo data).
+
+mod committer;
+mod connect;
+mod live;
+mod model;
+mod service;
+mod wire;
+
+use diesel_async::AsyncConnection;
+use uuid::Uuid;
+
+use crate::kernel::app::App;
+use crate::kernel::error::Error;
+
+pub use service::MessagingService;
+
+/// Creates a conversation of the demo data and says its lines, each by the member of that index; returns its id.
+pub async fn seed_conversation(
+    app: &App,
+    title: &str,
+    members: &[Uuid],
+    lines: &[(usize, &str)],
+) -> Result<Uuid, Error> {
+    let now = app.clock.now();
+    let creator = members.first().copied().ok_or_else(|| Error::not_found("member"))?;
+    let conversation = model::Conversation::new(app.rng.id(now)?, title, creator, now);
+    let mut batch = Vec::new();
+    for (index, (member, text)) in lines.iter().enumerate() {
+        batch.push(model::NewMessage {
+            id: app.rng.id(now)?,
+            conversation_id: conversation.id,
+            sender_id: members.get(*member).copied().unwrap_or(creator),
+            client_message_id: format!("demo-{index}"),
+            text: (*text).to_owned(),
+        });
+    }
+    let mut conn = app.db.get().await?;
+    conn.transaction(async |conn| {
+        conversation.insert(conn, members).await?;
+        model::NewMessage::insert_batch(conn, &batch, now).await
+    })
+    .await?;
+    Ok(conversation.id)
+}

@@ -1,0 +1,332 @@
+//! Rows and SQL of conversations, members and messages.
+
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use crate::kernel::db::Conn;
+use crate::kernel::error::Error;
+use crate::schema::{conversation_members, conversations, messages};
+
+/// A conversation.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = conversations, check_for_backend(Pg), treat_none_as_default_value = false)]
+pub struct Conversation {
+    pub id: Uuid,
+    pub title: String,
+    pub created_by: Uuid,
+    pub created_at: DateTime<Utc>,
+    pub active_at: DateTime<Utc>,
+    pub last_seq: i64,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = conversation_members)]
+struct Member {
+    conversation_id: Uuid,
+    account_id: Uuid,
+    joined_at: DateTime<Utc>,
+}
+
+/// Where a page of conversations begins: after the one with this activity and id.
+pub struct ConversationKey {
+    pub active_at: DateTime<Utc>,
+    pub id: Uuid,
+}
+
+impl Conversation {
+    /// One without messages.
+    pub fn new(id: Uuid, title: &str, created_by: Uuid, now: DateTime<Utc>) -> Self {
+        Self { id, title: title.to_owned(), created_by, created_at: now, active_at: now, last_seq: 0 }
+    }
+
+    /// Inserts it with its members.
+    pub async fn insert(&self, conn: &mut Conn, members: &[Uuid]) -> Result<(), Error> {
+        diesel::insert_into(conversations::table).values(self).execute(conn).await?;
+        let member = |account_id: &Uuid| Member {
+            conversation_id: self.id,
+            account_id: *account_id,
+            joined_at: self.created_at,
+        };
+        let rows: Vec<_> = members.iter().map(member).collect();
+        diesel::insert_into(conversation_members::table).values(rows).execute(conn).await?;
+        Ok(())
+    }
+
+    /// The conversation, if the account is a member.
+    pub async fn of_member(conn: &mut Conn, id: Uuid, account_id: Uuid) -> Result<Self, Error> {
+        let found = conversations::table
+            .inner_join(conversation_members::table)
+            .filter(conversations::id.eq(id))
+            .filter(conversation_members::account_id.eq(account_id))
+            .select(Self::as_select())
+            .first(conn)
+            .await
+            .optional()?;
+        found.ok_or_else(|| Error::not_found("conversation"))
+    }
+
+    /// The account's conversations, the most recently active first.
+    pub async fn list(
+        conn: &mut Conn,
+        account_id: Uuid,
+        after: Option<ConversationKey>,
+        limit: i64,
+    ) -> Result<Vec<Self>, Error> {
+        let mut query = conversations::table
+            .inner_join(conversation_members::table)
+            .filter(conversation_members::account_id.eq(account_id))
+            .order((conversations::active_at.desc(), conversations::id.desc()))
+            .limit(limit)
+            .select(Self::as_select())
+            .into_boxed();
+        if let Some(ConversationKey { active_at, id }) = after {
+            let same_time = conversations::active_at.eq(active_at).and(conversations::id.lt(id));
+            query = query.filter(conversations::active_at.lt(active_at).or(same_time));
+        }
+        Ok(query.load(conn).await?)
+    }
+
+    /// The members of these conversations, as pairs of conversation and account.
+    pub async fn members(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        let members = conversation_members::table
+            .filter(conversation_members::conversation_id.eq_any(ids))
+            .order((conversation_members::conversation_id, conversation_members::account_id))
+            .select((conversation_members::conversation_id, conversation_members::account_id));
+        Ok(members.load(conn).await?)
+    }
+
+    /// The number of the newest message of each of these conversations.
+    pub async fn heads(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, i64)>, Error> {
+        let heads = conversations::table.filter(conversations::id.eq_any(ids));
+        Ok(heads.select((conversations::id, conversations::last_seq)).load(conn).await?)
+    }
+}
+
+/// A message.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = messages, check_for_backend(Pg))]
+pub struct Message {
+    pub id: Uuid,
+    pub conversation_id: Uuid,
+    pub seq: i64,
+    pub sender_id: Uuid,
+    pub client_message_id: String,
+    pub text: String,
+    pub created_at: DateTime<Utc>,
+}
+
+impl Message {
+    /// The messages after `seq`, the oldest first.
+    pub async fn after(conn: &mut Conn, conversation_id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {
+        let rows = messages::table
+            .filter(messages::conversation_id.eq(conversation_id))
+            .filter(messages::seq.gt(seq))
+            .order(messages::seq.asc())
+            .limit(limit)
+            .select(Self::as_select());
+        Ok(rows.load(conn).await?)
+    }
+
+    /// The messages before `seq`, the newest first.
+    pub async fn before(conn: &mut Conn, conversation_id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {
+        let rows = messages::table
+            .filter(messages::conversation_id.eq(conversation_id))
+            .filter(messages::seq.lt(seq))
+            .order(messages::seq.desc())
+            .limit(limit)
+            .select(Self::as_select());
+        Ok(rows.load(conn).await?)
+    }
+}
+
+/// A message to be committed.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    pub id: Uuid,
+    pub conversation_id: Uuid,
+    pub sender_id: Uuid,
+    pub client_message_id: String,
+    pub text: String,
+}
+
+impl NewMessage {
+    /// Commits a batch, to be called in a transaction. Answers in the order of the batch: the message as it stands in
+    /// the conversation, which for a repeated client message id is the first one; `None` where the sender is no member.
+    pub async fn insert_batch(
+        conn: &mut Conn,
+        batch: &[Self],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Option<Message>>, Error> {
+        let columns = Columns::new(batch, now);
+        // The locks come first, in the order of ids, so that batches don't deadlock, and the next statement's snapshot
+        // then sees every message that was committed under them.
+        LockConversations(&columns).execute(conn).await?;
+        let mut inserted: Vec<(Uuid, i64)> = InsertMessages(&columns).load(conn).await?;
+        inserted.sort_unstable();
+        let mut answers: Vec<_> = batch
+            .iter()
+            .map(|new| {
+                let found = inserted.binary_search_by_key(&new.id, |(id, _)| *id).ok();
+                found.map(|index| new.committed(inserted[index].1, now))
+            })
+            .collect();
+        if inserted.len() < batch.len() {
+            for earlier in (FindRepeated(&columns)).load::<Message>(conn).await? {
+                let repeats = |new: &Self| {
+                    (new.conversation_id, new.sender_id, &new.client_message_id)
+                        == (earlier.conversation_id, earlier.sender_id, &earlier.client_message_id)
+                };
+                for (answer, _) in
+                    answers.iter_mut().zip(batch).filter(|(answer, new)| answer.is_none() && repeats(new))
+                {
+                    *answer = Some(earlier.clone());
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn committed(&self, seq: i64, created_at: DateTime<Utc>) -> Message {
+        Message {
+            id: self.id,
+            conversation_id: self.conversation_id,
+            seq,
+            sender_id: self.sender_id,
+            client_message_id: self.client_message_id.clone(),
+            text: self.text.clone(),
+            created_at,
+        }
+    }
+}
+
+/// A batch, column by column.
+#[derive(Debug)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    conversation_ids: Vec<Uuid>,
+    sender_ids: Vec<Uuid>,
+    client_message_ids: Vec<&'a str>,
+    texts: Vec<&'a str>,
+    now: DateTime<Utc>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(batch: &'a [NewMessage], now: DateTime<Utc>) -> Self {
+        Self {
+            ids: batch.iter().map(|new| new.id).collect(),
+            conversation_ids: batch.iter().map(|new| new.conversation_id).collect(),
+            sender_ids: batch.iter().map(|new| new.sender_id).collect(),
+            client_message_ids: batch.iter().map(|new| new.client_message_id.as_str()).collect(),
+            texts: batch.iter().map(|new| new.text.as_str()).collect(),
+            now,
+        }
+    }
+}
+
+// The three statements of the write path. They are written by hand with a query id of their own, because diesel prepares
+// `sql_query` anew each time, which doubles their cost.
+
+#[derive(Debug)]
+struct LockConversations<'a>(&'a Columns<'a>);
+
+impl QueryFragment<Pg> for LockConversations<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT 1 FROM conversations WHERE id = ANY(");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.0.conversation_ids)?;
+        out.push_sql(") ORDER BY id FOR NO KEY UPDATE");
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct InsertMessages<'a>(&'a Columns<'a>);
+
+impl QueryFragment<Pg> for InsertMessages<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH input AS (SELECT * FROM unnest(");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.0.ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.0.conversation_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.0.sender_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Text>, _>(&self.0.client_message_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Text>, _>(&self.0.texts)?;
+        out.push_sql(
+            ") WITH ORDINALITY AS i (id, conversation_id, sender_id, client_message_id, text, n)), \
+             fresh AS ( \
+                 SELECT DISTINCT ON (conversation_id, sender_id, client_message_id) i.* FROM input i \
+                 JOIN conversation_members m ON m.conversation_id = i.conversation_id AND m.account_id = i.sender_id \
+                 WHERE NOT EXISTS (SELECT FROM messages e WHERE e.conversation_id = i.conversation_id \
+                     AND e.sender_id = i.sender_id AND e.client_message_id = i.client_message_id) \
+                 ORDER BY conversation_id, sender_id, client_message_id, n), \
+             numbered AS ( \
+                 SELECT f.*, c.last_seq + row_number() OVER (PARTITION BY f.conversation_id ORDER BY f.n) AS seq \
+                 FROM fresh f JOIN conversations c ON c.id = f.conversation_id), \
+             counted AS ( \
+                 UPDATE conversations c SET last_seq = h.seq, active_at = greatest(c.active_at, ",
+        );
+        out.push_bind_param::<Timestamptz, _>(&self.0.now)?;
+        out.push_sql(
+            ") FROM (SELECT conversation_id, max(seq) AS seq FROM numbered GROUP BY 1) h \
+                 WHERE c.id = h.conversation_id) \
+             INSERT INTO messages (conversation_id, seq, id, sender_id, client_message_id, text, created_at) \
+             SELECT conversation_id, seq, id, sender_id, client_message_id, text, ",
+        );
+        out.push_bind_param::<Timestamptz, _>(&self.0.now)?;
+        out.push_sql(" FROM numbered RETURNING id, seq");
+        Ok(())
+    }
+}
+
+/// Messages that are there already under the client message ids of the batch, where the sender is a member.
+#[derive(Debug)]
+struct FindRepeated<'a>(&'a Columns<'a>);
+
+impl QueryFragment<Pg> for FindRepeated<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT e.id, e.conversation_id, e.seq, e.sender_id, e.client_message_id, e.text, e.created_at FROM unnest(",
+        );
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.0.conversation_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.0.sender_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Text>, _>(&self.0.client_message_ids)?;
+        out.push_sql(
+            ") AS i (conversation_id, sender_id, client_message_id) \
+             JOIN messages e USING (conversation_id, sender_id, client_message_id) \
+             JOIN conversation_members m ON m.conversation_id = i.conversation_id AND m.account_id = i.sender_id",
+        );
+        Ok(())
+    }
+}
+
+impl QueryId for LockConversations<'_> {
+    type QueryId = LockConversations<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryId for InsertMessages<'_> {
+    type QueryId = InsertMessages<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for InsertMessages<'_> {
+    type SqlType = (SqlUuid, BigInt);
+}
+
+impl QueryId for FindRepeated<'_> {
+    type QueryId = FindRepeated<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for FindRepeated<'_> {
+    type SqlType = (SqlUuid, SqlUuid, BigInt, SqlUuid, Text, Text, Timestamptz);
+}

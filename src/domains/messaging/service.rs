@@ -1,0 +1,236 @@
+//! `rialto.messaging.v1.MessagingService`.
+
+use diesel_async::AsyncConnection;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::committer::Committer;
+use super::live::{Live, Reader};
+use super::model::{self, ConversationKey, NewMessage};
+use super::{connect, wire as messaging_wire};
+use crate::domains::auth;
+use crate::kernel::app::App;
+use crate::kernel::caller::Caller;
+use crate::kernel::error::{Error, Violation};
+use crate::kernel::{pages, wire};
+use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingService as Contract;
+use crate::proto::rialto::messaging::v1::{
+    ConnectRequest, ConnectResponse, Conversation, CreateConversationRequest, CreateConversationResponse,
+    GetConversationRequest, GetConversationResponse, ListConversationsRequest, ListConversationsResponse,
+    ListMessagesRequest, ListMessagesResponse, Message, SendMessageRequest, SendMessageResponse, SubscribeRequest,
+    SubscribeResponse,
+};
+
+/// The kinds of page tokens.
+const CONVERSATIONS: u8 = 1;
+const MESSAGES_NEWEST_FIRST: u8 = 2;
+const MESSAGES_OLDEST_FIRST: u8 = 3;
+
+/// Events that wait for a stream's window. The rest waits in the topic or in Postgres.
+const STREAM_BUFFER: usize = 16;
+
+/// The service.
+#[derive(Clone)]
+pub struct MessagingService {
+    app: App,
+    committer: Committer,
+    live: Live,
+}
+
+impl MessagingService {
+    /// Starts the write path and the live one.
+    pub fn start(app: App) -> Self {
+        let live = Live::start(&app);
+        Self { committer: Committer::start(&app, live.hub()), live, app }
+    }
+
+    /// A message as a sender wants it.
+    pub(super) fn new_message(&self, caller: &Caller, request: SendMessageRequest) -> Result<NewMessage, Error> {
+        Ok(NewMessage {
+            id: self.app.rng.id(self.app.clock.now())?,
+            conversation_id: wire::id("conversation_id", &request.conversation_id)?,
+            sender_id: caller.account_id,
+            client_message_id: request.client_message_id,
+            text: request.text,
+        })
+    }
+
+    pub(super) fn app(&self) -> &App {
+        &self.app
+    }
+
+    pub(super) fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    /// A reader, as `Subscribe` asks for it.
+    pub(super) async fn reader(&self, caller: &Caller, request: &SubscribeRequest) -> Result<Reader, Error> {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        self.live.reader(caller, id, request.after_seq).await
+    }
+
+    async fn create(&self, caller: &Caller, request: CreateConversationRequest) -> Result<Conversation, Error> {
+        let mut named = Vec::new();
+        for (index, id) in request.member_ids.iter().enumerate() {
+            named.push(wire::id(&format!("member_ids[{index}]"), id)?);
+        }
+        let mut conn = self.app.db.get().await?;
+        let missing = auth::missing_accounts(&mut conn, &named).await?;
+        if !missing.is_empty() {
+            let violation = |index: usize| Violation {
+                field: format!("member_ids[{index}]"),
+                description: "there is no such account".into(),
+            };
+            return Err(Error::invalid(missing.into_iter().map(violation).collect()));
+        }
+        let mut members = [named, vec![caller.account_id]].concat();
+        members.sort_unstable();
+        members.dedup();
+        let now = self.app.clock.now();
+        let row = model::Conversation::new(self.app.rng.id(now)?, &request.title, caller.account_id, now);
+        conn.transaction(async |conn| row.insert(conn, &members).await).await?;
+        Ok(messaging_wire::conversation(&row, members.into_iter()))
+    }
+
+    async fn list(
+        &self,
+        caller: &Caller,
+        request: &ListConversationsRequest,
+    ) -> Result<ListConversationsResponse, Error> {
+        let after = pages::key::<24>(CONVERSATIONS, &request.page_token)?.map(conversation_key).transpose()?;
+        let size = pages::size(request.page_size);
+        let mut conn = self.app.db.get().await?;
+        let mut rows = model::Conversation::list(&mut conn, caller.account_id, after, size + 1).await?;
+        let next_page_token = pages::cut(&mut rows, size, CONVERSATIONS, |last| {
+            let mut key = [0; 24];
+            key[..8].copy_from_slice(&last.active_at.timestamp_micros().to_be_bytes());
+            key[8..].copy_from_slice(last.id.as_bytes());
+            key
+        });
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let members = model::Conversation::members(&mut conn, &ids).await?;
+        let of = |id: Uuid| members.iter().filter(move |(of, _)| *of == id).map(|(_, member)| *member);
+        let conversations = rows.iter().map(|row| messaging_wire::conversation(row, of(row.id))).collect();
+        Ok(ListConversationsResponse { conversations, next_page_token })
+    }
+
+    async fn messages(&self, caller: &Caller, request: &ListMessagesRequest) -> Result<ListMessagesResponse, Error> {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        let size = pages::size(request.page_size);
+        let kind = if request.after_seq.is_some() { MESSAGES_OLDEST_FIRST } else { MESSAGES_NEWEST_FIRST };
+        let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
+        let mut conn = self.app.db.get().await?;
+        model::Conversation::of_member(&mut conn, id, caller.account_id).await?;
+        let mut rows = match request.after_seq {
+            Some(after) => model::Message::after(&mut conn, id, key.unwrap_or(after), size + 1).await?,
+            None => model::Message::before(&mut conn, id, key.unwrap_or(i64::MAX), size + 1).await?,
+        };
+        let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
+        Ok(ListMessagesResponse { messages: rows.iter().map(Message::from).collect(), next_page_token })
+    }
+}
+
+fn conversation_key(key: [u8; 24]) -> Result<ConversationKey, Error> {
+    let (mut micros, mut id) = ([0; 8], [0; 16]);
+    micros.copy_from_slice(&key[..8]);
+    id.copy_from_slice(&key[8..]);
+    let active_at = chrono::DateTime::from_timestamp_micros(i64::from_be_bytes(micros))
+        .ok_or_else(|| Error::invalid_field("page_token", "is not a token of this list"))?;
+    Ok(ConversationKey { active_at, id: Uuid::from_bytes(id) })
+}
+
+#[tonic::async_trait]
+impl Contract for MessagingService {
+    async fn create_conversation(
+        &self,
+        request: Request<CreateConversationRequest>,
+    ) -> Result<Response<CreateConversationResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let conversation = self.create(&caller, request.into_inner()).await?;
+        Ok(Response::new(CreateConversationResponse { conversation: Some(conversation) }))
+    }
+
+    async fn list_conversations(
+        &self,
+        request: Request<ListConversationsRequest>,
+    ) -> Result<Response<ListConversationsResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        Ok(Response::new(self.list(&caller, request.get_ref()).await?))
+    }
+
+    async fn get_conversation(
+        &self,
+        request: Request<GetConversationRequest>,
+    ) -> Result<Response<GetConversationResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let id = wire::id("conversation_id", &request.get_ref().conversation_id)?;
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let row = model::Conversation::of_member(&mut conn, id, caller.account_id).await?;
+        let members = model::Conversation::members(&mut conn, &[id]).await?;
+        let conversation = messaging_wire::conversation(&row, members.into_iter().map(|(_, member)| member));
+        Ok(Response::new(GetConversationResponse { conversation: Some(conversation) }))
+    }
+
+    async fn send_message(
+        &self,
+        request: Request<SendMessageRequest>,
+    ) -> Result<Response<SendMessageResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let new = self.new_message(&caller, request.into_inner())?;
+        let message = self.committer.commit(new).await?;
+        Ok(Response::new(SendMessageResponse { message: Some(message) }))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<ListMessagesRequest>,
+    ) -> Result<Response<ListMessagesResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        Ok(Response::new(self.messages(&caller, request.get_ref()).await?))
+    }
+
+    type SubscribeStream = ReceiverStream<Result<SubscribeResponse, Status>>;
+
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let mut reader = self.reader(&caller, request.get_ref()).await?;
+        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+        tokio::spawn(async move {
+            loop {
+                let messages = tokio::select! {
+                    () = sender.closed() => return,
+                    messages = reader.next() => messages,
+                };
+                match messages {
+                    Ok(messages) => {
+                        for message in messages {
+                            if sender.send(Ok(message.into())).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        // The client may be gone already.
+                        let _ = sender.send(Err(error.into())).await;
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type ConnectStream = ReceiverStream<Result<ConnectResponse, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+        tokio::spawn(connect::run(self.clone(), caller, request.into_inner(), sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}

@@ -1,0 +1,4 @@
+//! The domains. Each promises something in its `mod.rs`; its tables are touched by its `model.rs` alone.
+
+pub mod auth;
+pub mod messaging;

@@ -1,0 +1,315 @@
+//! The gate: one tower layer in front of every method, whatever way a call came in.
+//!
+//! In order: the rule of the method, who calls, may they, how often, how long; then, where the rule says so, whether this
+//! idempotency key was seen before, and a note for the audit log. Default deny: a method without a rule can't be called.
+
+mod audit;
+mod idempotency;
+mod stream;
+
+pub mod jobs;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tower::{Service, ServiceExt};
+
+use crate::domains::auth::Sessions;
+use crate::kernel::app::App;
+use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::policy::{self, Access, Rule};
+use crate::kernel::rates::{Allowance, Rate, Subject};
+
+/// Methods of others that anybody may call. Reflection is there only when the server is told to serve it.
+const OPEN: [Rule; 4] = [
+    open("/grpc.health.v1.Health/Check", false),
+    open("/grpc.health.v1.Health/Watch", true),
+    open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", true),
+    open("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", true),
+];
+
+const fn open(path: &'static str, streaming: bool) -> Rule {
+    let (access, rate) = (Access::Public, Rate::Default);
+    Rule { path, access, rate, audit: false, idempotency_key: false, streaming, read_only: true }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Gate<S> {
+    inner: S,
+    checks: Checks,
+}
+
+/// The questions that a call has to answer.
+#[derive(Clone)]
+struct Checks {
+    app: App,
+    sessions: Arc<Sessions>,
+}
+
+impl<S> Gate<S> {
+    /// Puts the gate in front of the services.
+    pub fn new(inner: S, app: App, sessions: Arc<Sessions>) -> Self {
+        Self { inner, checks: Checks { app, sessions } }
+    }
+}
+
+impl<S> Service<Request<Body>> for Gate<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The inner service is made ready for each request, by `oneshot`.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let gate = self.clone();
+        Box::pin(async move { Ok(gate.pass(request).await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+impl<S> Gate<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    async fn pass(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (mut head, body) = request.into_parts();
+        let rule = rule(head.uri.path())?;
+        let record = RequestRecord::of(&head.extensions);
+        if let Some(record) = &record {
+            let _ = record.method.set(rule.path);
+        }
+        let caller = self.checks.who(rule, &head).await?;
+        if let (Some(record), Some(caller)) = (&record, &caller) {
+            let _ = record.account.set(caller.account_id);
+        }
+        if let (Access::Permission(permission), Some(caller)) = (rule.access, &caller) {
+            policy::require(caller, permission)?;
+        }
+        let allowance = self.checks.count(rule, caller.as_ref(), &head).await?;
+        let deadline = self.checks.deadline(rule, &head.headers)?;
+
+        if let Some(caller) = caller {
+            head.extensions.insert(caller);
+        }
+        let request = Request::from_parts(head, body);
+        let show_rates = record.is_some_and(|record| record.transport == Transport::Rest);
+        let mut response = if rule.streaming {
+            self.stream(caller, deadline, request).await
+        } else {
+            self.unary(rule, caller, deadline, request).await?
+        };
+        if show_rates {
+            write_rates(response.headers_mut(), &allowance);
+        }
+        Ok(response)
+    }
+
+    async fn unary(
+        self,
+        rule: &'static Rule,
+        caller: Option<Caller>,
+        deadline: Option<Duration>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let deadline = deadline.unwrap_or(Duration::MAX);
+        let late = |_| Status::from(Error::new(Reason::Timeout, "the call took longer than it may"));
+        if rule.read_only {
+            return tokio::time::timeout(deadline, run(self.inner, request)).await.map_err(late);
+        }
+        // What changes something runs to its end, also when the client goes away or does not wait that long.
+        let work = tokio::spawn(tracing::Instrument::in_current_span(self.change(rule, caller, request)));
+        match tokio::time::timeout(deadline, work).await.map_err(late)? {
+            Ok(result) => result,
+            Err(panic) => Err(Error::internal("the call failed", panic).into()),
+        }
+    }
+
+    /// A call that changes something: at most once for an idempotency key, and noted for the audit log.
+    async fn change(
+        self,
+        rule: &'static Rule,
+        caller: Option<Caller>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let note = rule.audit.then(|| audit::Note::new(rule, caller.as_ref(), request.extensions()));
+        let Self { inner, checks: Checks { app, .. } } = self;
+        let result = match caller.filter(|_| rule.idempotency_key) {
+            Some(caller) => idempotency::once(&app, rule, &caller, request, |request| run(inner, request)).await,
+            None => Ok(run(inner, request).await),
+        };
+        if let Some(note) = note {
+            note.write(&app, audit::Outcome::of(&result)).await;
+        }
+        result
+    }
+
+    async fn stream(
+        self,
+        caller: Option<Caller>,
+        deadline: Option<Duration>,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let session = caller.as_ref().map(|caller| self.checks.sessions.stream(caller));
+        let stopping = self.checks.app.stopping.clone();
+        let response = run(self.inner, request).await;
+        response.map(|body| Body::new(stream::Guarded::new(body, session, stopping, deadline)))
+    }
+}
+
+impl Checks {
+    /// Who calls. `None` for a public method, whatever credentials came along.
+    async fn who(&self, rule: &Rule, head: &Parts) -> Result<Option<Caller>, Error> {
+        if rule.access == Access::Public {
+            return Ok(None);
+        }
+        let refused = match bearer(&head.headers) {
+            Ok(token) => match self.sessions.authenticate(token).await {
+                Ok(caller) => return Ok(Some(caller)),
+                Err(refused) => refused,
+            },
+            Err(refused) => refused,
+        };
+        // Whoever tries out tokens is counted as what it is: an anonymous address.
+        self.app.rates.check(Rate::Default, self.address(head)).await?;
+        Err(refused)
+    }
+
+    async fn count(&self, rule: &Rule, caller: Option<&Caller>, head: &Parts) -> Result<Allowance, Status> {
+        let subject = match caller {
+            Some(caller) => Subject::Account(caller.account_id),
+            None => self.address(head),
+        };
+        self.app.rates.check(rule.rate, subject).await.map_err(|error| {
+            let reset = error.retry_after.unwrap_or_default();
+            let mut status = Status::from(error);
+            let limit = self.app.rates.limit(rule.rate, subject).calls;
+            let mut headers = HeaderMap::new();
+            write_rates(&mut headers, &Allowance { limit, remaining: 0, reset });
+            *status.metadata_mut() = MetadataMap::from_headers(headers);
+            status
+        })
+    }
+
+    /// The address that counts as one client. The listener knows it always; without it nobody gets a limit of their own.
+    fn address(&self, head: &Parts) -> Subject {
+        let address = head.extensions.get::<ClientAddress>().map(|address| address.0);
+        Subject::address(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), self.app.config.server.ipv6_prefix)
+    }
+
+    /// How long the call may take: what the client says, and for a unary call at most what the server says.
+    fn deadline(&self, rule: &Rule, headers: &HeaderMap) -> Result<Option<Duration>, Error> {
+        let asked = headers.get("grpc-timeout").map(timeout).transpose()?;
+        let most = self.app.config.server.request_timeout();
+        Ok(if rule.streaming { asked } else { Some(asked.map_or(most, |asked| asked.min(most))) })
+    }
+}
+
+/// Runs the service. Its error type has no value.
+async fn run<S>(service: S, request: Request<Body>) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    match service.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn rule(path: &str) -> Result<&'static Rule, Error> {
+    static OPEN_RULES: [Rule; 4] = OPEN;
+    policy::rule(path)
+        .or_else(|| OPEN_RULES.iter().find(|rule| rule.path == path))
+        .ok_or_else(|| Error::new(Reason::MethodUnknown, "the server has no such method"))
+}
+
+/// The token of `authorization: Bearer …` (RFC 6750, section 2.1). Two such headers are refused, because two servers
+/// could believe different ones (CVE-2021-41130).
+fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let missing = || Error::new(Reason::Unauthorized, "credentials are needed: authorization: Bearer <access token>");
+    let value = values.next().ok_or_else(missing)?;
+    if values.next().is_some() {
+        return Err(Error::new(Reason::TokenInvalid, "there are two authorization headers"));
+    }
+    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
+}
+
+/// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most eight digits and a unit.
+fn timeout(value: &HeaderValue) -> Result<Duration, Error> {
+    let malformed = || Error::new(Reason::InvalidFormat, "grpc-timeout must be at most eight digits and one of HMSmun");
+    let text = value.to_str().map_err(|_| malformed())?;
+    let unit = text.bytes().last().ok_or_else(malformed)?;
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(malformed());
+    }
+    let amount: u64 = digits.parse().map_err(|_| malformed())?;
+    match unit {
+        b'H' => Ok(Duration::from_secs(amount * 3600)),
+        b'M' => Ok(Duration::from_secs(amount * 60)),
+        b'S' => Ok(Duration::from_secs(amount)),
+        b'm' => Ok(Duration::from_millis(amount)),
+        b'u' => Ok(Duration::from_micros(amount)),
+        b'n' => Ok(Duration::from_nanos(amount)),
+        _ => Err(malformed()),
+    }
+}
+
+/// `ratelimit-*` (draft-ietf-httpapi-ratelimit-headers-06).
+fn write_rates(headers: &mut HeaderMap, allowance: &Allowance) {
+    let seconds = allowance.reset.as_secs() + u64::from(allowance.reset.subsec_nanos() > 0);
+    headers.insert("ratelimit-limit", allowance.limit.into());
+    headers.insert("ratelimit-remaining", allowance.remaining.into());
+    headers.insert("ratelimit-reset", seconds.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them_and_refused_otherwise() {
+        let read = |text: &str| timeout(&HeaderValue::from_str(text).unwrap()).ok();
+        assert_eq!(read("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for malformed in ["", "S", "1", "1s", "-1S", "123456789S", "1.5S", "1 S"] {
+            assert_eq!(read(malformed), None, "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn only_one_bearer_token_is_accepted() {
+        let headers = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            headers
+        };
+        assert_eq!(bearer(&headers(&["bearer abc"])).unwrap(), "abc");
+        for refused in [&[][..], &["abc"], &["Basic abc"], &["Bearer a", "Bearer b"]] {
+            assert!(bearer(&headers(refused)).is_err(), "{refused:?}");
+        }
+    }
+}

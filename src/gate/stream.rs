@@ -1,0 +1,85 @@
+//! The body of a streamed answer, which ends when the session, the server or the time does.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::domains::auth::StreamGuard;
+use crate::kernel::error::{Error, Reason};
+
+pin_project! {
+    /// See the module.
+    pub struct Guarded {
+        // `None` once the stream has ended: the handler learns of it by the drop.
+        #[pin]
+        inner: Option<Body>,
+        #[pin]
+        session: Option<WaitForCancellationFutureOwned>,
+        #[pin]
+        stopping: WaitForCancellationFutureOwned,
+        #[pin]
+        deadline: Option<Sleep>,
+        guard: Option<StreamGuard>,
+    }
+}
+
+impl Guarded {
+    /// Guards a body.
+    pub fn new(
+        inner: Body,
+        session: Option<(CancellationToken, StreamGuard)>,
+        stopping: CancellationToken,
+        deadline: Option<Duration>,
+    ) -> Self {
+        let (session, guard) = session.unzip();
+        Self {
+            inner: Some(inner),
+            session: session.map(CancellationToken::cancelled_owned),
+            stopping: stopping.cancelled_owned(),
+            deadline: deadline.map(tokio::time::sleep),
+            guard,
+        }
+    }
+}
+
+impl HttpBody for Guarded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let ended = if this.session.as_pin_mut().is_some_and(|session| session.poll(cx).is_ready()) {
+            Some(Error::new(Reason::SessionRevoked, "the session has ended"))
+        } else if this.stopping.poll(cx).is_ready() {
+            let restarts = Error::new(Reason::ServiceUnavailable, "the server stops; connect again");
+            Some(restarts.retry_after(Duration::from_secs(1)))
+        } else if this.deadline.as_pin_mut().is_some_and(|deadline| deadline.poll(cx).is_ready()) {
+            Some(Error::new(Reason::Timeout, "the stream took longer than it may"))
+        } else {
+            None
+        };
+        if let Some(error) = ended {
+            this.inner.set(None);
+            *this.guard = None;
+            let mut trailers = HeaderMap::new();
+            Status::from(error).add_header(&mut trailers)?;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(inner.poll_frame(cx));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+}

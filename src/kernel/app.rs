@@ -1,0 +1,58 @@
+//! What every part of the server shares.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::kernel::bus::Bus;
+use crate::kernel::clock::Clock;
+use crate::kernel::config::Config;
+use crate::kernel::db::Db;
+use crate::kernel::error::Error;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::rates::Rates;
+use crate::kernel::redis::Redis;
+use crate::kernel::rng::Rng;
+
+/// A node's shared state. Cheap to clone.
+pub type App = Arc<Shared>;
+
+/// See [`App`].
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// Postgres.
+    pub db: Db,
+    /// Redis.
+    pub redis: Redis,
+    /// The other nodes.
+    pub bus: Arc<Bus>,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub rng: Rng,
+    /// Rate limits.
+    pub rates: Rates,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Cancelled when the node begins to stop: streams end, background work ends.
+    pub stopping: CancellationToken,
+}
+
+/// Connects everything.
+pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Result<App, Error> {
+    let rng = Rng;
+    let redis = Redis::new(&config.redis).map_err(|error| Error::internal("redis.url can't be used", error))?;
+    let node = rng.id(clock.now())?.to_string();
+    Ok(Arc::new(Shared {
+        db: Db::new(&config.database),
+        bus: Bus::start(redis.clone(), &node, stopping.clone()),
+        rates: Rates::new(config.rates.clone(), redis.clone(), clock.clone()),
+        metrics: Metrics::default(),
+        redis,
+        clock,
+        rng,
+        stopping,
+        config,
+    }))
+}

@@ -1,0 +1,121 @@
+//! Postgres: the pool and the migrations.
+
+use std::time::Duration;
+
+use bb8::Pool;
+use diesel::ConnectionError;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use crate::kernel::config;
+use crate::kernel::error::Error;
+
+/// The migrations, inside the binary.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// What queries run on.
+pub type Conn = AsyncPgConnection;
+
+/// The pool.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool<AsyncDieselConnectionManager<AsyncPgConnection>>,
+}
+
+/// A connection of the pool.
+pub type PooledConn<'a> = bb8::PooledConnection<'a, AsyncDieselConnectionManager<AsyncPgConnection>>;
+
+impl Db {
+    /// A pool that connects when it is first used.
+    pub fn new(config: &config::Database) -> Self {
+        let timeout = config.statement_timeout_seconds;
+        let mut manager = ManagerConfig::default();
+        // A check at each checkout would cost a round trip; a connection that broke is seen by its state.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(move |url| {
+            let url = url.to_owned();
+            Box::pin(async move {
+                let mut conn = AsyncPgConnection::establish(&url).await?;
+                // What a client, a bug or a stopped process leaves behind does not stay for ever.
+                let limits = format!(
+                    "SET statement_timeout = '{timeout}s'; SET lock_timeout = '{timeout}s'; \
+                     SET idle_in_transaction_session_timeout = '{timeout}s'"
+                );
+                conn.batch_execute(&limits).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+                Ok(conn)
+            })
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(config.url.expose(), manager);
+        let pool = Pool::builder()
+            .max_size(config.pool_size)
+            .connection_timeout(Duration::from_secs(config.connect_timeout_seconds))
+            .build_unchecked(manager);
+        Self { pool }
+    }
+
+    /// A connection.
+    pub async fn get(&self) -> Result<PooledConn<'_>, Error> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Connections that are open, and those of them that are free.
+    pub fn connections(&self) -> (u32, u32) {
+        let state = self.pool.state();
+        (state.connections, state.idle_connections)
+    }
+}
+
+/// Which migrations there are: applied and pending, by name.
+pub struct MigrationStatus {
+    /// Applied, the oldest first.
+    pub applied: Vec<String>,
+    /// Not yet applied, the oldest first.
+    pub pending: Vec<String>,
+}
+
+/// A connection for migrations. Needs a multi-thread runtime.
+async fn harness(url: &str) -> anyhow::Result<AsyncMigrationHarness<AsyncPgConnection>> {
+    let mut conn = AsyncPgConnection::establish(url).await?;
+    // Two servers that start at once migrate one after the other.
+    conn.batch_execute("SELECT pg_advisory_lock(7215380418)").await?;
+    Ok(AsyncMigrationHarness::new(conn))
+}
+
+fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> anyhow::Error {
+    anyhow::anyhow!("a migration failed: {error}")
+}
+
+/// Applies what is pending; returns the names.
+pub async fn migrate_up(url: &str) -> anyhow::Result<Vec<String>> {
+    let mut harness = harness(url).await?;
+    let ran = tokio::task::block_in_place(|| {
+        harness.run_pending_migrations(MIGRATIONS).map(|ran| ran.iter().map(ToString::to_string).collect())
+    });
+    ran.map_err(failed)
+}
+
+/// Takes the newest migration back, or all; returns how many.
+pub async fn migrate_down(url: &str, all: bool) -> anyhow::Result<usize> {
+    let mut harness = harness(url).await?;
+    tokio::task::block_in_place(|| {
+        if all {
+            harness.revert_all_migrations(MIGRATIONS).map(|reverted| reverted.len())
+        } else {
+            harness.revert_last_migration(MIGRATIONS).map(|_| 1)
+        }
+    })
+    .map_err(failed)
+}
+
+/// What is applied and what is pending.
+pub async fn migration_status(url: &str) -> anyhow::Result<MigrationStatus> {
+    let mut harness = harness(url).await?;
+    tokio::task::block_in_place(|| {
+        let mut applied: Vec<_> = harness.applied_migrations()?.iter().map(ToString::to_string).collect();
+        applied.reverse();
+        let pending = harness.pending_migrations(MIGRATIONS)?;
+        Ok(MigrationStatus { applied, pending: pending.iter().map(|migration| migration.name().to_string()).collect() })
+    })
+    .map_err(failed)
+}

@@ -1,0 +1,77 @@
+//! Counters in the Prometheus text format.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// The counters of this node.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<MethodLabels, Histogram>,
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections of the database pool that are open.
+    pub database_connections: Gauge,
+    /// Those of them that nobody uses.
+    pub database_idle_connections: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    transport: &'static str,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MethodLabels {
+    transport: &'static str,
+    method: &'static str,
+}
+
+/// From half a millisecond to ten seconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let (connections, database_connections, database_idle_connections) =
+            (Gauge::default(), Gauge::default(), Gauge::default());
+        // The registry adds `_total` to counters.
+        registry.register("http_requests", "Requests by transport, method and status", requests.clone());
+        registry.register("http_request_duration_seconds", "Time to the end of the answer's head", durations.clone());
+        registry.register("connections_open", "Client connections", connections.clone());
+        registry.register("database_connections_open", "Connections to Postgres", database_connections.clone());
+        registry.register(
+            "database_connections_idle",
+            "Connections to Postgres that nobody uses",
+            database_idle_connections.clone(),
+        );
+        Self { registry, requests, durations, connections, database_connections, database_idle_connections }
+    }
+}
+
+impl Metrics {
+    /// Counts a request. `method` is the contract's name or another from a fixed set, never what the client sent.
+    pub fn request(&self, transport: &'static str, method: &'static str, status: u16, took: Duration) {
+        self.requests.get_or_create(&RequestLabels { transport, method, status }).inc();
+        self.durations.get_or_create(&MethodLabels { transport, method }).observe(took.as_secs_f64());
+    }
+
+    /// All of them.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,21 @@
+//! What every domain leans on. Imports no domain.
+
+pub mod app;
+pub mod bus;
+pub mod caller;
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod db;
+pub mod error;
+pub mod hub;
+pub mod metrics;
+pub mod pages;
+pub mod policy;
+pub mod rates;
+pub mod redis;
+pub mod rng;
+pub mod secret;
+pub mod telemetry;
+pub mod validate;
+pub mod wire;

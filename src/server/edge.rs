@@ -1,0 +1,236 @@
+//! The outermost layer: gives each request its id, its client address and its log line, turns a panic into an error, and
+//! counts what a connection has in flight.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+use tracing::Instrument;
+
+use super::dispatch::Http;
+use crate::kernel::app::App;
+use crate::kernel::caller::{ClientAddress, RequestRecord, Transport};
+
+const REQUEST_ID: &str = "x-request-id";
+/// A request that takes longer is logged as a warning.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Clone)]
+pub struct Edge {
+    app: App,
+    http: Http,
+}
+
+impl Edge {
+    /// The edge in front of everything.
+    pub fn new(app: &App, http: Http) -> Self {
+        Self { app: app.clone(), http }
+    }
+
+    /// The edge of one connection.
+    pub fn of(self, peer: SocketAddr, activity: Arc<Activity>) -> Connection {
+        Connection { edge: self, peer, activity }
+    }
+
+    async fn handle(self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let transport = transport(request.headers());
+        let id = self.request_id(request.headers());
+        let address = client_address(request.headers(), peer, self.app.config.server.trusted_proxies);
+        let (method, account) = (OnceLock::new(), OnceLock::new());
+        let record = Arc::new(RequestRecord { id: id.into(), transport, method, account });
+        let id = HeaderValue::from_str(&record.id).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+        request.extensions_mut().insert(Arc::clone(&record));
+        request.extensions_mut().insert(ClientAddress(address));
+
+        let span = tracing::info_span!("request", request_id = %record.id);
+        let http = self.http.clone();
+        let answered = AssertUnwindSafe(http.call(transport, request)).catch_unwind().instrument(span.clone()).await;
+        let mut response = answered.unwrap_or_else(|_| {
+            // The panic hook has logged where and why.
+            let error = crate::kernel::error::Error::new(crate::kernel::error::Reason::Internal, "the server failed");
+            self.http.error(transport, error.into(), &record.id)
+        });
+        response.headers_mut().insert(REQUEST_ID, id);
+        let _in_span = span.enter();
+        self.log(&record, address, &response, started.elapsed());
+        response
+    }
+
+    /// The client's id for the request, if it is one that a log can bear, or a new one.
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        match given.filter(|id| (1..=64).contains(&id.len()) && id.chars().all(allowed)) {
+            Some(id) => id.to_owned(),
+            None => self.app.rng.id(self.app.clock.now()).map(|id| id.to_string()).unwrap_or_default(),
+        }
+    }
+
+    fn log(&self, record: &RequestRecord, address: IpAddr, response: &Response<Body>, took: Duration) {
+        let method = record.method.get().copied().unwrap_or("-");
+        let http_status = response.status().as_u16();
+        // gRPC answers 200 whatever happens; a failed call has its status in the head.
+        let grpc_status = response.headers().get("grpc-status").map_or("0", |code| code.to_str().unwrap_or("2"));
+        let transport = record.transport.name();
+        let status = if record.transport == Transport::Rest { http_status } else { grpc_status.parse().unwrap_or(2) };
+        self.app.metrics.request(transport, method, status, took);
+        let account = record.account.get().map(tracing::field::display);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if took > SLOW {
+            tracing::warn!(transport, method, status, %address, account, micros, "slow request");
+        } else {
+            tracing::info!(transport, method, status, %address, account, micros, "request");
+        }
+    }
+}
+
+fn transport(headers: &HeaderMap) -> Transport {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    match content_type.strip_prefix(b"application/grpc") {
+        Some(rest) if rest.starts_with(b"-web") => Transport::GrpcWeb,
+        Some(b"" | [b'+' | b';', ..]) => Transport::Grpc,
+        _ => Transport::Rest,
+    }
+}
+
+/// The client's address. With `trusted` proxies in front, each has appended the address that it saw to
+/// `x-forwarded-for`; the client is the one that the outermost of them saw. What stands further left, the client wrote.
+fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: usize) -> IpAddr {
+    let Some(back) = trusted.checked_sub(1) else { return peer };
+    let values: Vec<_> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut hops = values.iter().flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>();
+    hops.reverse();
+    hops.get(back).and_then(|hop| hop.parse().ok()).unwrap_or(peer)
+}
+
+/// The service of one connection.
+#[derive(Clone)]
+pub struct Connection {
+    edge: Edge,
+    peer: SocketAddr,
+    activity: Arc<Activity>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Connection {
+    type Response = Response<Tracked>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (edge, peer) = (self.edge.clone(), self.peer.ip().to_canonical());
+        let running = Running::new(Arc::clone(&self.activity));
+        Box::pin(async move {
+            let response = edge.handle(peer, request).await;
+            Ok(response.map(|inner| Tracked { inner, _running: running }))
+        })
+    }
+}
+
+/// What a connection has in flight.
+pub struct Activity {
+    running: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+impl Activity {
+    /// A connection that was just opened.
+    pub fn new() -> Self {
+        Self { running: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
+    }
+
+    /// How long the connection may still be idle; `None` when it was idle for too long.
+    pub fn idle_left(&self, most: Duration) -> Option<Duration> {
+        if self.running.load(Ordering::Relaxed) > 0 {
+            return Some(most);
+        }
+        let idle = self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        most.checked_sub(idle).filter(|left| !left.is_zero())
+    }
+}
+
+/// A request in flight, up to the end of its answer's body.
+struct Running(Arc<Activity>);
+
+impl Running {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.running.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer in flight.
+pub struct Tracked {
+    inner: Body,
+    _running: Running,
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_hop_that_the_outermost_trusted_proxy_saw() {
+        let peer: IpAddr = "10.0.0.9".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", HeaderValue::from_static("6.6.6.6, 1.2.3.4"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
+        let seen = |trusted| client_address(&headers, peer, trusted).to_string();
+        assert_eq!(seen(0), "10.0.0.9");
+        assert_eq!(seen(1), "10.0.0.1");
+        assert_eq!(seen(2), "1.2.3.4");
+        assert_eq!(seen(9), "10.0.0.9");
+    }
+
+    #[test]
+    fn the_content_type_tells_the_transport() {
+        let of = |value: &'static str| {
+            transport(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]))
+        };
+        assert_eq!(of("application/grpc"), Transport::Grpc);
+        assert_eq!(of("application/grpc+proto"), Transport::Grpc);
+        assert_eq!(of("application/grpc-web-text+proto"), Transport::GrpcWeb);
+        assert_eq!(of("application/grpcx"), Transport::Rest);
+        assert_eq!(of("application/json"), Transport::Rest);
+        assert_eq!(transport(&HeaderMap::new()), Transport::Rest);
+    }
+}

@@ -1,0 +1,144 @@
+//! The way in: what listens, the order of the layers, and how it all stops.
+
+mod dispatch;
+mod docs;
+mod edge;
+mod flood;
+mod health;
+mod listener;
+
+pub mod doctor;
+pub mod openapi;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+
+use crate::domains::auth::{AuthService, Keys, Sessions};
+use crate::domains::messaging::MessagingService;
+use crate::gate::Gate;
+use crate::kernel::app::{self, App};
+use crate::kernel::clock::Clock;
+use crate::kernel::config::Config;
+use crate::proto;
+use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
+use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
+
+/// A server that runs.
+pub struct Server {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where metrics are, if they have a place of their own.
+    pub ops_address: Option<SocketAddr>,
+    /// Its shared state.
+    pub app: App,
+    connections: TaskTracker,
+    /// Ends connections that did not end by themselves.
+    abort: CancellationToken,
+}
+
+impl Server {
+    /// Binds and serves. The database must be migrated.
+    pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let listener = bind(config.server.listen).await?;
+        let ops_listener = match config.server.ops_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let app = app::start(config, clock, CancellationToken::new())?;
+        let keys = Arc::new(Keys::new(&app.config.auth)?);
+        let sessions = Sessions::start(app.clone(), Arc::clone(&keys)).await;
+
+        let (health, health_service) = health::Health::start(&app);
+        let services = services(&app, &keys, &sessions)?.add_service(health_service);
+        let services = if app.config.server.reflection { reflection(services)? } else { services };
+        let gate = Gate::new(services.prepare(), app.clone(), sessions);
+        let edge = edge::Edge::new(&app, dispatch::Http::new(&app, gate, &keys, health)?);
+
+        let connections = TaskTracker::new();
+        let abort = CancellationToken::new();
+        let address = listener.local_addr()?;
+        let ops_address = ops_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        tokio::spawn(listener::run(listener, app.clone(), edge, connections.clone(), abort.clone()));
+        if let Some(listener) = ops_listener {
+            let stopping = app.stopping.clone();
+            let router = dispatch::metrics_router(&app);
+            tokio::spawn(async move {
+                let served = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await;
+                if let Err(error) = served {
+                    tracing::error!(%error, "the ops address is not served");
+                }
+            });
+        }
+        Ok(Self { address, ops_address, app, connections, abort })
+    }
+
+    /// Stops: takes no more connections, ends streams with a status that asks clients to connect again, lets calls that
+    /// run finish, and ends what is left at the deadline.
+    pub async fn stop(self) {
+        self.app.stopping.cancel();
+        self.connections.close();
+        let grace = Duration::from_secs(self.app.config.server.shutdown_seconds);
+        if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "some connections did not end in time");
+            self.abort.cancel();
+            self.connections.wait().await;
+        }
+    }
+}
+
+/// Resolves when the process is asked to stop, by Ctrl-C or SIGTERM.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{address} can't be listened on"))
+}
+
+/// The services of every domain, with their limits.
+fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>) -> anyhow::Result<Routes> {
+    let max = app.config.server.max_message_bytes;
+    let auth = AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?;
+    let messaging = MessagingService::start(app.clone());
+    Ok(Routes::default()
+        .add_service(
+            AuthServiceServer::new(auth)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            MessagingServiceServer::new(messaging)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        ))
+}
+
+/// Adds reflection, in both versions that clients ask for.
+fn reflection(routes: Routes) -> anyhow::Result<Routes> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+}

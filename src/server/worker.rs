@@ -1,0 +1,29 @@
+//! Background work that no request waits for. Any number of processes may do it: each step is safe to repeat.
+
+use std::time::Duration;
+
+use crate::domains::auth;
+use crate::gate;
+use crate::kernel::app::App;
+
+const INTERVAL: Duration = Duration::from_secs(600);
+
+/// Works until the server stops.
+pub async fn run(app: App) {
+    loop {
+        match auth::jobs::delete_ended_sessions(&app).await {
+            Ok(0) => {}
+            Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
+            Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
+        }
+        match gate::jobs::delete_old_idempotency_keys(&app).await {
+            Ok(0) => {}
+            Ok(keys) => tracing::info!(keys, "deleted old idempotency keys"),
+            Err(error) => tracing::warn!(%error, "old idempotency keys can't be deleted"),
+        }
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
