@@ -1,0 +1,199 @@
+//! Configuration, and everything that can be wrong at start.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use prost_reflect::{DescriptorError, DescriptorPool};
+use thiserror::Error;
+
+use crate::codec::Codec;
+use crate::error::{ErrorCodes, ErrorRenderer};
+use crate::headers::{HeaderRules, is_reserved};
+use crate::route::plan;
+use crate::service::{Gateway, Shared};
+
+/// Why a gateway cannot be built: a mistake in the contract or in the configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The bytes are not a consistent `FileDescriptorSet`.
+    #[error("descriptor set: {0}")]
+    Descriptors(#[from] DescriptorError),
+    /// A mapping is wrong.
+    #[error("{rule}: {problem}")]
+    Rule {
+        /// The method, and its rule if it has several.
+        rule: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No request could tell the two rules apart.
+    #[error("{second} has the same route as {first}")]
+    Duplicate {
+        /// The rule that was declared first.
+        first: String,
+        /// The one that repeats it.
+        second: String,
+    },
+    /// The descriptors lack a service that was asked for.
+    #[error("unknown service {0:?}")]
+    UnknownService(String),
+    /// A header that is the gateway's own business cannot be passed through.
+    #[error("header {0:?} cannot be passed through")]
+    ReservedHeader(HeaderName),
+    /// An alias is not a pair of paths such as `/api` and `/v1`.
+    #[error("alias {0:?} must be a path that begins with '/' and does not end with it")]
+    Alias(String),
+}
+
+impl BuildError {
+    pub(crate) fn rule(rule: &str, problem: impl Into<String>) -> Self {
+        BuildError::Rule { rule: rule.to_owned(), problem: problem.into() }
+    }
+}
+
+/// Configures a [`Gateway`]; made by [`Gateway::builder`].
+pub struct Builder {
+    descriptor_set: Vec<u8>,
+    services: Option<Vec<String>>,
+    aliases: Vec<(String, String)>,
+    request_headers: Vec<HeaderName>,
+    response_headers: Vec<HeaderName>,
+    always_print_fields: bool,
+    ignore_unknown_fields: bool,
+    errors: ErrorRenderer,
+    limits: Limits,
+}
+
+/// Sizes and times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub request_bytes: usize,
+    pub response_message_bytes: usize,
+    pub heartbeat: Duration,
+    pub header_hold: Duration,
+}
+
+impl Builder {
+    pub(crate) fn new(descriptor_set: &[u8]) -> Self {
+        Self {
+            descriptor_set: descriptor_set.to_vec(),
+            services: None,
+            aliases: Vec::new(),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            always_print_fields: false,
+            ignore_unknown_fields: false,
+            errors: ErrorRenderer::new(),
+            limits: Limits {
+                request_bytes: 4 << 20,
+                response_message_bytes: 4 << 20,
+                heartbeat: Duration::from_secs(15),
+                header_hold: Duration::from_millis(100),
+            },
+        }
+    }
+
+    /// Serves paths below `prefix` by the routes below `target`. A path is tried as it is first, then by its aliases,
+    /// the longest prefix first; prefixes end on a segment boundary.
+    pub fn alias(mut self, prefix: impl Into<String>, target: impl Into<String>) -> Self {
+        self.aliases.push((prefix.into(), target.into()));
+        self
+    }
+
+    /// Serves only these services, by full name (default: every service of the descriptor set).
+    pub fn services<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.services = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Bound of a request body (default 4 MiB); more is 413.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.limits.request_bytes = bytes;
+        self
+    }
+
+    /// Bound of one response message on the wire (default 4 MiB); more is an upstream error.
+    pub fn max_response_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits.response_message_bytes = bytes;
+        self
+    }
+
+    /// Print implicit-presence scalars that are zero, empty lists and empty maps (default: leave them out).
+    pub fn always_print_fields(mut self, on: bool) -> Self {
+        self.always_print_fields = on;
+        self
+    }
+
+    /// Skip JSON keys that name no field (default: refuse them).
+    pub fn ignore_unknown_fields(mut self, on: bool) -> Self {
+        self.ignore_unknown_fields = on;
+        self
+    }
+
+    /// Status and number for error reasons; see [`crate::ErrorCode`].
+    pub fn error_codes(mut self, codes: ErrorCodes) -> Self {
+        self.errors = ErrorRenderer::with_codes(codes);
+        self
+    }
+
+    /// Passes one more request header upstream as metadata.
+    pub fn request_header(mut self, name: HeaderName) -> Self {
+        self.request_headers.push(name);
+        self
+    }
+
+    /// Passes one more kind of response metadata to the client as a header.
+    pub fn response_header(mut self, name: HeaderName) -> Self {
+        self.response_headers.push(name);
+        self
+    }
+
+    /// How long an event stream may be silent before a comment keeps it alive (default 15 s).
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.limits.heartbeat = interval;
+        self
+    }
+
+    /// How long the head of a streamed answer waits for the first message, so that a failure before that still has its
+    /// own HTTP status (default 100 ms).
+    pub fn stream_header_hold(mut self, duration: Duration) -> Self {
+        self.limits.header_hold = duration;
+        self
+    }
+
+    /// Resolves every annotation against the descriptors.
+    pub fn build<U>(self, upstream: U) -> Result<Gateway<U>, BuildError> {
+        let pool = DescriptorPool::decode(self.descriptor_set.as_slice())?;
+        let codec = Codec::new(&pool)
+            .always_print_fields(self.always_print_fields)
+            .ignore_unknown_fields(self.ignore_unknown_fields);
+        let plan = plan::plan(&pool, &codec.schema, self.services.as_deref())?;
+        if let Some(name) = self.request_headers.iter().chain(&self.response_headers).find(|n| is_reserved(n)) {
+            return Err(BuildError::ReservedHeader(name.clone()));
+        }
+        let shared = Shared {
+            aliases: aliases(&self.aliases)?,
+            headers: HeaderRules::new(self.request_headers, self.response_headers),
+            errors: self.errors,
+            limits: self.limits,
+            plan,
+            codec,
+        };
+        Ok(Gateway::new(shared, upstream))
+    }
+}
+
+/// Prefix and target of an alias, split into segments; longest prefix first.
+fn aliases(pairs: &[(String, String)]) -> Result<Vec<crate::service::Alias>, BuildError> {
+    let split = |path: &str| {
+        let segments = path.strip_prefix('/').map(|rest| rest.split('/').map(Box::from).collect::<Vec<Box<str>>>());
+        segments.filter(|s| s.iter().all(|s| !s.is_empty())).ok_or_else(|| BuildError::Alias(path.to_owned()))
+    };
+    let mut aliases = Vec::new();
+    for (prefix, target) in pairs {
+        aliases.push(crate::service::Alias { prefix: split(prefix)?, target: split(target)? });
+    }
+    aliases.sort_by_key(|a| std::cmp::Reverse(a.prefix.len()));
+    Ok(aliases)
+}

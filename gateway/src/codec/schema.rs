@@ -1,0 +1,434 @@
+//! Per-message field tables, built once from the descriptors.
+//!
+//! Descriptors answer every question the codec has, but by hashing names and following handles. These tables hold the
+//! same answers laid out for the two hot loops: field number → field (wire to JSON) and JSON key → field (JSON to wire).
+
+use std::collections::HashMap;
+
+use prost_reflect::{
+    Cardinality, DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind as Reflected,
+    MessageDescriptor,
+};
+
+/// Field numbers up to this are looked up by indexing, larger ones by binary search.
+const DENSE: usize = 256;
+const NONE: u16 = u16::MAX;
+
+/// Index of a message in the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MessageId(pub(crate) u32);
+
+/// Index of an enum in the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EnumId(u32);
+
+/// Every message and enum of a descriptor pool.
+pub(crate) struct Schema {
+    messages: Vec<Message>,
+    enums: Vec<Enum>,
+    by_name: HashMap<Box<str>, MessageId>,
+}
+
+/// Which JSON form a message has; everything but `Plain` is a well-known type with a form of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Plain,
+    Timestamp,
+    Duration,
+    FieldMask,
+    Struct,
+    Value,
+    ListValue,
+    Any,
+    Wrapper,
+}
+
+pub(crate) struct Message {
+    pub shape: Shape,
+    /// In order of field number: the order in which canonical encoders write and in which JSON is printed.
+    pub fields: Vec<Field>,
+    /// Names of the real (not synthetic) oneofs.
+    pub oneofs: Vec<Box<str>>,
+    dense: Vec<u16>,
+    names: Names,
+}
+
+/// JSON and proto names → field: open addressing, a power of two of slots of which at most half are taken.
+struct Names {
+    slots: Vec<(Box<str>, u16)>,
+}
+
+impl Names {
+    fn new(names: Vec<(Box<str>, u16)>) -> Self {
+        let mut slots = vec![(Box::from(""), NONE); (names.len() * 2).next_power_of_two()];
+        for (name, index) in names {
+            let mut at = Self::hash(&name) & (slots.len() - 1);
+            while slots[at].1 != NONE && slots[at].0 != name {
+                at = (at + 1) & (slots.len() - 1);
+            }
+            // A JSON name that is also the proto name of another field means the field that comes first.
+            if slots[at].1 == NONE {
+                slots[at] = (name, index);
+            }
+        }
+        Self { slots }
+    }
+
+    /// Of the length and both ends: field names seldom differ in the middle only.
+    #[inline]
+    fn hash(name: &str) -> usize {
+        let bytes = name.as_bytes();
+        let word = |chunk: Option<&[u8; 8]>| chunk.map_or(0, |c| u64::from_le_bytes(*c));
+        let ends = match bytes.len() {
+            0..8 => bytes.iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b)),
+            _ => word(bytes.first_chunk()) ^ word(bytes.last_chunk()).rotate_left(25),
+        };
+        ((ends ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+    }
+
+    #[inline]
+    fn get(&self, name: &str) -> Option<u16> {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut at = Self::hash(name) & mask;
+        loop {
+            match self.slots.get(at) {
+                Some((found, index)) if *index != NONE && **found == *name => return Some(*index),
+                Some((_, index)) if *index != NONE => at = (at + 1) & mask,
+                _ => return None,
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Card {
+    Singular,
+    Repeated,
+    Map,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Double,
+    Float,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Bool,
+    String,
+    Bytes,
+    Enum(EnumId),
+    Message(MessageId),
+}
+
+pub(crate) struct Field {
+    pub number: u32,
+    pub index: u16,
+    pub name: Box<str>,
+    pub json_name: Box<str>,
+    /// `,"jsonName":`, ready to be copied; without its first byte for the first member of an object.
+    pub key: Box<[u8]>,
+    pub kind: Kind,
+    pub card: Card,
+    /// Unset and zero differ (`optional`, oneof member, message, proto2).
+    pub presence: bool,
+    pub packed: bool,
+    /// Written between start and end group tags (proto2 groups, `DELIMITED` of editions).
+    pub group: bool,
+    /// Index into `Message::oneofs`.
+    pub oneof: Option<u16>,
+}
+
+pub(crate) struct Enum {
+    pub name: Box<str>,
+    /// Sorted by name; aliases included.
+    names: Vec<(Box<str>, i32)>,
+    /// Sorted by number; the first declared name of each.
+    numbers: Vec<(i32, Box<str>)>,
+    /// What proto3 calls the default: the first value.
+    pub first: i32,
+    /// `google.protobuf.NullValue`, whose JSON is `null`.
+    pub null: bool,
+}
+
+impl Schema {
+    pub fn new(pool: &DescriptorPool) -> Self {
+        let mut ids = Ids { messages: HashMap::new(), enums: HashMap::new() };
+        for (i, m) in pool.all_messages().enumerate() {
+            ids.messages.insert(m.full_name().into(), MessageId(i as u32));
+        }
+        for (i, e) in pool.all_enums().enumerate() {
+            ids.enums.insert(e.full_name().into(), EnumId(i as u32));
+        }
+        let messages = pool.all_messages().map(|m| Message::new(&m, &ids)).collect();
+        let enums = pool.all_enums().map(|e| Enum::new(&e)).collect();
+        Self { messages, enums, by_name: ids.messages }
+    }
+
+    pub fn id(&self, full_name: &str) -> Option<MessageId> {
+        self.by_name.get(full_name).copied()
+    }
+
+    // Ids come only from `new`, of this same schema, so they are always in range.
+    #[inline]
+    pub fn message(&self, id: MessageId) -> &Message {
+        &self.messages[id.0 as usize]
+    }
+
+    #[inline]
+    pub fn enumeration(&self, id: EnumId) -> &Enum {
+        &self.enums[id.0 as usize]
+    }
+
+    /// Follows a dotted path of proto or JSON names; every step but the last must be a singular message.
+    pub fn resolve(&self, root: MessageId, path: &str) -> Result<Vec<u16>, PathError> {
+        let mut indices = Vec::new();
+        let mut at = Some(root);
+        for part in path.split('.') {
+            let message = self.message(at.ok_or(PathError::NotMessage)?);
+            let field = message.by_name(part, 0).ok_or(PathError::Unknown)?;
+            indices.push(field.index);
+            at = match (field.card, field.kind) {
+                (Card::Singular, Kind::Message(id)) => Some(id),
+                _ => None,
+            };
+        }
+        Ok(indices)
+    }
+
+    /// The last field of a path made by [`Schema::resolve`] for the same root.
+    pub fn field(&self, root: MessageId, path: &[u16]) -> Option<&Field> {
+        let (last, parents) = path.split_last()?;
+        let mut message = self.message(root);
+        for step in parents {
+            match message.fields.get(usize::from(*step))?.kind {
+                Kind::Message(id) => message = self.message(id),
+                _ => return None,
+            }
+        }
+        message.fields.get(usize::from(*last))
+    }
+}
+
+/// Why a dotted field path does not name a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PathError {
+    Unknown,
+    NotMessage,
+}
+
+struct Ids {
+    messages: HashMap<Box<str>, MessageId>,
+    enums: HashMap<Box<str>, EnumId>,
+}
+
+impl Message {
+    fn new(m: &MessageDescriptor, ids: &Ids) -> Self {
+        let real: Vec<_> = m.oneofs().filter(|o| !o.is_synthetic()).collect();
+        let mut fields: Vec<Field> = m
+            .fields()
+            .map(|f| {
+                let oneof = f.containing_oneof().and_then(|o| real.iter().position(|r| r.name() == o.name()));
+                Field::new(&Described::Field(f), oneof, ids)
+            })
+            .chain(m.extensions().map(|x| Field::new(&Described::Extension(x), None, ids)))
+            .collect();
+        fields.sort_by_key(|f| f.number);
+        let mut dense = Vec::new();
+        let mut names = Vec::with_capacity(fields.len() * 2);
+        for (i, f) in fields.iter_mut().enumerate() {
+            f.index = i as u16;
+            let number = f.number as usize;
+            if number < DENSE {
+                dense.resize(dense.len().max(number + 1), NONE);
+                dense[number] = f.index;
+            }
+            names.push((f.json_name.clone(), f.index));
+            if f.name != f.json_name {
+                names.push((f.name.clone(), f.index));
+            }
+        }
+        Self {
+            shape: Shape::of(m.full_name()),
+            oneofs: real.iter().map(|o| o.name().into()).collect(),
+            fields,
+            dense,
+            names: Names::new(names),
+        }
+    }
+
+    #[inline]
+    pub fn by_number(&self, number: u32) -> Option<&Field> {
+        let n = number as usize;
+        if n < DENSE {
+            return self.dense.get(n).and_then(|i| self.fields.get(usize::from(*i)));
+        }
+        let i = self.fields.binary_search_by_key(&number, |f| f.number).ok()?;
+        self.fields.get(i)
+    }
+
+    /// Finds a field by JSON or proto name. `hint` is the index that is likely: members mostly come in order.
+    #[inline]
+    pub fn by_name(&self, name: &str, hint: usize) -> Option<&Field> {
+        if let Some(f) = self.fields.get(hint)
+            && *f.json_name == *name
+        {
+            return Some(f);
+        }
+        self.fields.get(usize::from(self.names.get(name)?))
+    }
+}
+
+impl Shape {
+    fn of(full_name: &str) -> Self {
+        match full_name.strip_prefix("google.protobuf.") {
+            Some("Timestamp") => Shape::Timestamp,
+            Some("Duration") => Shape::Duration,
+            Some("FieldMask") => Shape::FieldMask,
+            Some("Struct") => Shape::Struct,
+            Some("Value") => Shape::Value,
+            Some("ListValue") => Shape::ListValue,
+            Some("Any") => Shape::Any,
+            Some(
+                "DoubleValue" | "FloatValue" | "Int64Value" | "UInt64Value" | "Int32Value" | "UInt32Value"
+                | "BoolValue" | "StringValue" | "BytesValue",
+            ) => Shape::Wrapper,
+            _ => Shape::Plain,
+        }
+    }
+}
+
+/// Fields and extensions have the same questions but no common trait.
+enum Described {
+    Field(FieldDescriptor),
+    Extension(ExtensionDescriptor),
+}
+
+macro_rules! either {
+    ($on:expr, $d:ident => $e:expr) => {
+        match $on {
+            Described::Field($d) => $e,
+            Described::Extension($d) => $e,
+        }
+    };
+}
+
+impl Field {
+    fn new(d: &Described, oneof: Option<usize>, ids: &Ids) -> Self {
+        let (name, json_name): (Box<str>, Box<str>) = match d {
+            Described::Field(f) => (f.name().into(), f.json_name().into()),
+            // ProtoJSON names an extension by its full name in brackets.
+            Described::Extension(x) => (format!("[{}]", x.full_name()).into(), format!("[{}]", x.full_name()).into()),
+        };
+        let is_map = either!(d, d => d.is_map());
+        let repeated = either!(d, d => d.cardinality() == Cardinality::Repeated);
+        Self {
+            number: either!(d, d => d.number()),
+            index: 0,
+            key: format!(",\"{json_name}\":").into_bytes().into(),
+            name,
+            json_name,
+            kind: Kind::new(&either!(d, d => d.kind()), ids),
+            card: match (is_map, repeated) {
+                (true, _) => Card::Map,
+                (_, true) => Card::Repeated,
+                _ => Card::Singular,
+            },
+            presence: either!(d, d => d.supports_presence()),
+            packed: either!(d, d => d.is_packed()),
+            group: either!(d, d => d.is_group()),
+            oneof: oneof.map(|i| i as u16),
+        }
+    }
+}
+
+impl Kind {
+    fn new(kind: &Reflected, ids: &Ids) -> Self {
+        match kind {
+            Reflected::Double => Kind::Double,
+            Reflected::Float => Kind::Float,
+            Reflected::Int32 => Kind::Int32,
+            Reflected::Int64 => Kind::Int64,
+            Reflected::Uint32 => Kind::Uint32,
+            Reflected::Uint64 => Kind::Uint64,
+            Reflected::Sint32 => Kind::Sint32,
+            Reflected::Sint64 => Kind::Sint64,
+            Reflected::Fixed32 => Kind::Fixed32,
+            Reflected::Fixed64 => Kind::Fixed64,
+            Reflected::Sfixed32 => Kind::Sfixed32,
+            Reflected::Sfixed64 => Kind::Sfixed64,
+            Reflected::Bool => Kind::Bool,
+            Reflected::String => Kind::String,
+            Reflected::Bytes => Kind::Bytes,
+            // The pool has resolved every type, so both maps hold it.
+            Reflected::Message(m) => Kind::Message(ids.messages[m.full_name()]),
+            Reflected::Enum(e) => Kind::Enum(ids.enums[e.full_name()]),
+        }
+    }
+
+    /// Wire type of one element.
+    #[inline]
+    pub fn wire_type(self) -> u8 {
+        match self {
+            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => 1,
+            Kind::String | Kind::Bytes | Kind::Message(_) => 2,
+            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => 5,
+            _ => 0,
+        }
+    }
+
+    /// The name in error messages, as in a `.proto` file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Double => "double",
+            Kind::Float => "float",
+            Kind::Int32 => "int32",
+            Kind::Int64 => "int64",
+            Kind::Uint32 => "uint32",
+            Kind::Uint64 => "uint64",
+            Kind::Sint32 => "sint32",
+            Kind::Sint64 => "sint64",
+            Kind::Fixed32 => "fixed32",
+            Kind::Fixed64 => "fixed64",
+            Kind::Sfixed32 => "sfixed32",
+            Kind::Sfixed64 => "sfixed64",
+            Kind::Bool => "bool",
+            Kind::String => "string",
+            Kind::Bytes => "base64 bytes",
+            Kind::Enum(_) => "enum value",
+            Kind::Message(_) => "object",
+        }
+    }
+}
+
+impl Enum {
+    fn new(e: &EnumDescriptor) -> Self {
+        let mut names: Vec<(Box<str>, i32)> = e.values().map(|v| (v.name().into(), v.number())).collect();
+        names.sort();
+        // The protobuf declares values in order; a stable sort keeps the first declared name of an alias in front.
+        let declared = &e.enum_descriptor_proto().value;
+        let mut numbers: Vec<(i32, Box<str>)> = declared.iter().map(|v| (v.number(), v.name().into())).collect();
+        let first = numbers.first().map_or(0, |(n, _)| *n);
+        numbers.sort_by_key(|(n, _)| *n);
+        numbers.dedup_by_key(|(n, _)| *n);
+        Self { name: e.full_name().into(), names, numbers, first, null: e.full_name() == "google.protobuf.NullValue" }
+    }
+
+    pub fn number(&self, name: &str) -> Option<i32> {
+        let i = self.names.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
+        self.names.get(i).map(|(_, n)| *n)
+    }
+
+    #[inline]
+    pub fn value_name(&self, number: i32) -> Option<&str> {
+        let i = self.numbers.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        self.numbers.get(i).map(|(_, n)| &**n)
+    }
+}

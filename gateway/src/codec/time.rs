@@ -1,0 +1,164 @@
+//! Text forms of `Timestamp` (RFC 3339) and `Duration`, as ProtoJSON has them.
+
+use super::error::Problem;
+
+/// 0001-01-01T00:00:00Z and the last second of 9999.
+const FIRST: i64 = -62_135_596_800;
+const LAST: i64 = 253_402_300_799;
+/// About 10,000 years: the range of `google.protobuf.Duration`.
+const LONGEST: i64 = 315_576_000_000;
+const DAY: i64 = 86_400;
+
+/// Seconds and nanoseconds of an RFC 3339 text.
+pub(crate) fn parse_timestamp(text: &str) -> Result<(i64, i32), Problem> {
+    let (seconds, nanos) = timestamp(text.as_bytes()).ok_or_else(|| Problem::expected("RFC 3339 timestamp", text))?;
+    if (FIRST..=LAST).contains(&seconds) { Ok((seconds, nanos)) } else { Err(Problem::out_of_range("timestamp", text)) }
+}
+
+fn timestamp(b: &[u8]) -> Option<(i64, i32)> {
+    let (year, month, day) = (digits(b, 0, 4)?, digits(b, 5, 2)?, digits(b, 8, 2)?);
+    let (hour, minute, second) = (digits(b, 11, 2)?, digits(b, 14, 2)?, digits(b, 17, 2)?);
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if marks.iter().any(|(i, mark)| b.get(*i) != Some(mark)) {
+        return None;
+    }
+    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (nanos, zone) = fraction(b.get(19..)?)?;
+    let offset = match zone {
+        b"Z" => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let (h, m) = (digits(zone, 1, 2)?, digits(zone, 4, 2)?);
+            if h > 23 || m > 59 {
+                return None;
+            }
+            (h * 3600 + m * 60) * if *sign == b'-' { -1 } else { 1 }
+        }
+        _ => return None,
+    };
+    let seconds = days_from_civil(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset;
+    Some((seconds, nanos))
+}
+
+/// `.5…` → nanoseconds and what follows; 0 if there is no fraction.
+fn fraction(b: &[u8]) -> Option<(i32, &[u8])> {
+    let Some(rest) = b.strip_prefix(b".") else { return Some((0, b)) };
+    let n = rest.iter().take_while(|c| c.is_ascii_digit()).count();
+    if !(1..=9).contains(&n) {
+        return None;
+    }
+    let value = digits(rest, 0, n)? * 10i64.pow(9 - n as u32);
+    Some((i32::try_from(value).ok()?, rest.get(n..)?))
+}
+
+fn digits(b: &[u8], from: usize, n: usize) -> Option<i64> {
+    b.get(from..from + n)?.iter().try_fold(0i64, |sum, c| c.is_ascii_digit().then(|| sum * 10 + i64::from(c - b'0')))
+}
+
+fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since 1970-01-01 of a Gregorian date. Years begin in March here, so that the leap day comes last.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// Appends an RFC 3339 text in UTC, with 0, 3, 6 or 9 digits of fraction.
+pub(crate) fn write_timestamp(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Result<(), Problem> {
+    if !(FIRST..=LAST).contains(&seconds) || !(0..1_000_000_000).contains(&nanos) {
+        return Err(Problem::Unprintable("a timestamp out of range"));
+    }
+    let (year, month, day) = civil_from_days(seconds.div_euclid(DAY));
+    let of_day = seconds.rem_euclid(DAY);
+    let mut text = *b"0000-00-00T00:00:00";
+    put(&mut text, 0, 4, year);
+    put(&mut text, 5, 2, month);
+    put(&mut text, 8, 2, day);
+    put(&mut text, 11, 2, of_day / 3600);
+    put(&mut text, 14, 2, of_day / 60 % 60);
+    put(&mut text, 17, 2, of_day % 60);
+    out.extend_from_slice(&text);
+    write_fraction(out, nanos);
+    out.push(b'Z');
+    Ok(())
+}
+
+fn put(text: &mut [u8], from: usize, width: usize, mut value: i64) {
+    for byte in text.iter_mut().skip(from).take(width).rev() {
+        *byte = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+fn write_fraction(out: &mut Vec<u8>, nanos: i32) {
+    let width = match nanos {
+        0 => return,
+        n if n % 1_000_000 == 0 => 3,
+        n if n % 1_000 == 0 => 6,
+        _ => 9,
+    };
+    let mut text = *b".000000000";
+    put(&mut text, 1, 9, i64::from(nanos));
+    out.extend_from_slice(&text[..=width]);
+}
+
+/// Seconds and nanoseconds, of one sign, of a text such as `-1.5s`.
+pub(crate) fn parse_duration(text: &str) -> Result<(i64, i32), Problem> {
+    let (seconds, nanos) =
+        duration(text.as_bytes()).ok_or_else(|| Problem::expected("duration such as \"1.5s\"", text))?;
+    if seconds.abs() > LONGEST || (seconds.abs() == LONGEST && nanos != 0) {
+        return Err(Problem::out_of_range("duration", text));
+    }
+    Ok((seconds, nanos))
+}
+
+fn duration(b: &[u8]) -> Option<(i64, i32)> {
+    let (sign, b) = b.strip_prefix(b"-").map_or((1, b), |rest| (-1, rest));
+    let n = b.iter().take_while(|c| c.is_ascii_digit()).count();
+    if !(1..=18).contains(&n) {
+        return None;
+    }
+    let (nanos, unit) = fraction(b.get(n..)?)?;
+    (unit == b"s").then_some((digits(b, 0, n)? * sign, nanos * sign as i32))
+}
+
+/// Appends a text such as `-1.500s`.
+pub(crate) fn write_duration(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Result<(), Problem> {
+    let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
+    if mixed || !(-LONGEST..=LONGEST).contains(&seconds) || !(-999_999_999..=999_999_999).contains(&nanos) {
+        return Err(Problem::Unprintable("a duration out of range"));
+    }
+    if seconds < 0 || nanos < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(seconds.unsigned_abs()).as_bytes());
+    write_fraction(out, nanos.abs());
+    out.push(b's');
+    Ok(())
+}

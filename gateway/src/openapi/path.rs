@@ -1,0 +1,126 @@
+//! Path templates as OpenAPI paths.
+
+use std::collections::BTreeMap;
+
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
+use serde_json::{Map, Value, json};
+
+use super::comments::Comments;
+use super::schema::Schemas;
+use super::{Sorted, described, object};
+use crate::route::template::{Segment, Template};
+
+/// The paths of the document. OpenAPI takes two paths that differ only in the names of their parameters for one, so
+/// the names of the first route count for all of its shape.
+#[derive(Default)]
+pub(super) struct Paths {
+    items: Sorted,
+    by_shape: BTreeMap<String, Vec<String>>,
+}
+
+impl Paths {
+    pub fn insert(&mut self, template: &Template, input: MessageDescriptor, verb: &str, mut operation: Value) {
+        let own = names(template, &input);
+        let chosen = self.by_shape.entry(text(template, &[])).or_insert_with(|| own.clone());
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            for parameter in parameters.iter_mut().filter(|p| p.get("in") == Some(&json!("path"))) {
+                let position = own.iter().position(|n| parameter.get("name") == Some(&json!(n)));
+                if let (Some(name), Some(p)) = (position.and_then(|i| chosen.get(i)), parameter.as_object_mut()) {
+                    p.insert("name".into(), name.as_str().into());
+                }
+            }
+        }
+        let item = self.items.entry(text(template, chosen)).or_insert_with(|| Value::Object(Map::new()));
+        if let Some(item) = item.as_object_mut() {
+            item.insert(verb.into(), operation);
+        }
+    }
+
+    pub fn finish(self) -> Value {
+        object(self.items)
+    }
+}
+
+/// The path with these parameter names; `{}` where there are none.
+fn text(template: &Template, names: &[String]) -> String {
+    let mut path = String::new();
+    let mut names = names.iter();
+    for segment in &template.segments {
+        path.push('/');
+        match segment {
+            Segment::Literal(literal) => path.push_str(literal),
+            _ => path.extend(["{", names.next().map_or("", String::as_str), "}"]),
+        }
+    }
+    if let Some(verb) = &template.verb {
+        path.extend([":", verb]);
+    }
+    path
+}
+
+/// A name for every wildcard: that of its variable, numbered where a variable has several.
+fn names(template: &Template, input: &MessageDescriptor) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (i, segment) in template.segments.iter().enumerate() {
+        if matches!(segment, Segment::Literal(_)) {
+            continue;
+        }
+        let variable = template.variables.iter().find(|v| (v.start..v.end).contains(&i));
+        let base = variable.map_or_else(|| "wildcard".to_owned(), |v| json_path(input, &v.field));
+        let mut name = base.clone();
+        let mut n = 1;
+        while names.contains(&name) {
+            n += 1;
+            name = format!("{base}_{n}");
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// The path parameters of a template.
+pub(super) fn parameters(
+    template: &Template,
+    input: &MessageDescriptor,
+    schemas: &mut Schemas,
+    comments: &Comments,
+) -> Vec<Value> {
+    let wildcards = template.segments.iter().enumerate().filter(|(_, s)| !matches!(s, Segment::Literal(_)));
+    let mut parameters = Vec::new();
+    for (name, (i, _)) in names(template, input).into_iter().zip(wildcards) {
+        let variable = template.variables.iter().find(|v| (v.start..v.end).contains(&i));
+        let field = variable.and_then(|v| field(input, &v.field));
+        // Only a variable of one wildcard and nothing else has the value of the field.
+        let whole = variable.is_some_and(|v| v.end - v.start == 1);
+        let schema = match &field {
+            Some(f) if whole => schemas.field(f),
+            _ => json!({ "type": "string" }),
+        };
+        let text = field.as_ref().map_or("", |f| comments.get(f.parent_file().name(), f.path()));
+        parameters.push(described(json!({ "name": name, "in": "path", "required": true, "schema": schema }), text));
+    }
+    parameters
+}
+
+fn field(root: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
+    let mut message = Some(root.clone());
+    let mut found = None;
+    for part in path.split('.') {
+        let here = message.take()?;
+        let f = here.get_field_by_name(part).or_else(|| here.get_field_by_json_name(part))?;
+        message = f.kind().as_message().cloned();
+        found = Some(f);
+    }
+    found
+}
+
+fn json_path(root: &MessageDescriptor, path: &str) -> String {
+    let mut message = Some(root.clone());
+    let mut parts = Vec::new();
+    for part in path.split('.') {
+        let f = message.take().and_then(|m| m.get_field_by_name(part));
+        parts.push(f.as_ref().map_or(part.to_owned(), |f| f.json_name().to_owned()));
+        message = f.and_then(|f| f.kind().as_message().cloned());
+    }
+    parts.join(".")
+}

@@ -1,0 +1,207 @@
+//! Path variables and query parameters (google/api/http.proto, "Rules for HTTP mapping"), written as protobuf.
+//!
+//! `a.b=1&a.c=2` writes field `a` twice; protobuf readers merge the occurrences of a message.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use percent_encoding::percent_decode;
+
+use crate::codec::schema::{Card, Field, Kind, MessageId, Schema, Shape};
+use crate::codec::wire::Writer;
+use crate::codec::{Bound, CodecError, Problem, clip, scalar, write_well_known_text};
+
+/// Writes one field, given by its path, from text.
+pub(crate) fn write(
+    schema: &Schema,
+    root: MessageId,
+    path: &[u16],
+    text: &str,
+    out: &mut Writer,
+) -> Result<(), Problem> {
+    let Some((first, rest)) = path.split_first() else { return Ok(()) };
+    let Some(f) = schema.message(root).fields.get(usize::from(*first)) else { return Ok(()) };
+    match f.kind {
+        Kind::Message(id) => nest(f, out, |out| {
+            if rest.is_empty() { write_message(schema, id, text, out) } else { write(schema, id, rest, text, out) }
+        }),
+        kind => {
+            out.tag(f.number, kind.wire_type());
+            scalar::write_text(schema, kind, text, out)
+        }
+    }
+}
+
+fn nest(f: &Field, out: &mut Writer, inner: impl FnOnce(&mut Writer) -> Result<(), Problem>) -> Result<(), Problem> {
+    if f.group {
+        out.tag(f.number, 3);
+        inner(out)?;
+        out.tag(f.number, 4);
+    } else {
+        out.tag(f.number, 2);
+        let open = out.open();
+        inner(out)?;
+        out.close(open);
+    }
+    Ok(())
+}
+
+/// The inside of a well-known type that has a text form.
+fn write_message(schema: &Schema, id: MessageId, text: &str, out: &mut Writer) -> Result<(), Problem> {
+    let m = schema.message(id);
+    match (m.shape, m.fields.first()) {
+        (Shape::Wrapper, Some(f)) => {
+            out.tag(f.number, f.kind.wire_type());
+            scalar::write_text(schema, f.kind, text, out)
+        }
+        (shape, _) => write_well_known_text(shape, text, true, out),
+    }
+}
+
+/// Decodes a path segment. A variable of several segments keeps `%2F`, so that its slashes stay what they were.
+pub(crate) fn decode_path(raw: &str, multi: bool) -> Result<Cow<'_, str>, Problem> {
+    if memchr::memchr(b'%', raw.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(raw));
+    }
+    if !multi {
+        return percent_decode(raw.as_bytes()).decode_utf8().map_err(|_| Problem::Utf8);
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        if rest.get(..3).is_some_and(|e| e.eq_ignore_ascii_case(b"%2F")) {
+            bytes.extend_from_slice(rest.get(..3).unwrap_or_default());
+            rest = rest.get(3..).unwrap_or_default();
+        } else if let [b'%', high, low, ..] = rest
+            && high.is_ascii_hexdigit()
+            && low.is_ascii_hexdigit()
+        {
+            bytes.extend(percent_decode(&[b'%', *high, *low]));
+            rest = rest.get(3..).unwrap_or_default();
+        } else {
+            bytes.push(*byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Problem::Utf8)
+}
+
+/// The query string of one request.
+pub(crate) struct Query<'r> {
+    pub schema: &'r Schema,
+    pub root: MessageId,
+    /// Fields that path or body set; `None` if the body holds all fields and no parameter is allowed.
+    pub bound: Option<&'r Bound>,
+    /// A field that a header has set, for which the parameter is ignored.
+    pub overridden: Option<&'r [u16]>,
+}
+
+/// Which fields were there already.
+#[derive(Default)]
+struct Given {
+    singular: HashSet<Vec<u16>>,
+    keys: HashSet<String>,
+    /// Parent path and oneof → the member that is set.
+    oneofs: HashMap<(Vec<u16>, u16), u16>,
+}
+
+impl Query<'_> {
+    pub fn write(&self, query: &str, out: &mut Writer) -> Result<(), CodecError> {
+        let mut given = Given::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let key = decode_form(key)?;
+            decode_form(value)
+                .map_err(CodecError::from)
+                .and_then(|value| self.parameter(&key, &value, &mut given, out))
+                .map_err(|e| e.at_field(&key))?;
+        }
+        Ok(())
+    }
+
+    fn parameter(&self, key: &str, value: &str, given: &mut Given, out: &mut Writer) -> Result<(), CodecError> {
+        let bound = self.bound.ok_or(Problem::UnknownParameter)?;
+        let (name, map_key) = match key.strip_suffix(']').and_then(|k| k.split_once('[')) {
+            Some((name, map_key)) => (name, Some(map_key)),
+            None => (key, None),
+        };
+        let path = self.schema.resolve(self.root, name).map_err(|_| Problem::UnknownParameter)?;
+        if self.overridden == Some(path.as_slice()) {
+            return Ok(());
+        }
+        let field = self.schema.field(self.root, &path).ok_or(Problem::UnknownParameter)?;
+        if covers(bound, &path) {
+            return Err(Problem::Bound.into());
+        }
+        self.check_oneofs(&path, given)?;
+        match (field.card, map_key) {
+            (Card::Map, Some(map_key)) => {
+                if !given.keys.insert(format!("{path:?}{map_key}")) {
+                    return Err(Problem::Duplicate.into());
+                }
+                Ok(self.write_entry(&path, field, map_key, value, out)?)
+            }
+            (Card::Map, None) => Err(Problem::expected("name[key]=value", key).into()),
+            (_, Some(_)) => Err(Problem::UnknownParameter.into()),
+            (Card::Singular, _) if !given.singular.insert(path.clone()) => Err(Problem::Duplicate.into()),
+            _ if !crate::route::plan::is_text(self.schema, field) => Err(Problem::UnknownParameter.into()),
+            _ => Ok(write(self.schema, self.root, &path, value, out)?),
+        }
+    }
+
+    /// Every step of the path may be a member of a oneof, of which another may be set already.
+    fn check_oneofs(&self, path: &[u16], given: &mut Given) -> Result<(), Problem> {
+        for depth in 1..=path.len() {
+            let Some(prefix) = path.get(..depth) else { continue };
+            let Some(f) = self.schema.field(self.root, prefix) else { continue };
+            let Some(oneof) = f.oneof else { continue };
+            let parent = prefix.get(..depth - 1).unwrap_or_default().to_vec();
+            if *given.oneofs.entry((parent, oneof)).or_insert(f.index) != f.index {
+                return Err(Problem::OneofConflict(clip(&f.json_name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// `map[key]=value`, for maps of scalars.
+    fn write_entry(&self, path: &[u16], f: &Field, key: &str, value: &str, out: &mut Writer) -> Result<(), Problem> {
+        let Kind::Message(entry) = f.kind else { return Err(Problem::UnknownParameter) };
+        match path.split_first() {
+            Some((_, [])) => nest(f, out, |out| {
+                write(self.schema, entry, &[0], key, out)?;
+                write(self.schema, entry, &[1], value, out)
+            }),
+            Some((first, rest)) => {
+                let parent = self.schema.message(self.root).fields.get(usize::from(*first));
+                let Some(parent) = parent else { return Err(Problem::UnknownParameter) };
+                let Kind::Message(root) = parent.kind else { return Err(Problem::UnknownParameter) };
+                let inner = Query { schema: self.schema, root, bound: None, overridden: None };
+                nest(parent, out, |out| inner.write_entry(rest, f, key, value, out))
+            }
+            None => Err(Problem::UnknownParameter),
+        }
+    }
+}
+
+/// Is the field, or a message that holds it, in the tree?
+fn covers(bound: &Bound, path: &[u16]) -> bool {
+    let mut at = bound;
+    for step in path {
+        match at.get(*step) {
+            Some(inner) if inner.is_empty() => return true,
+            Some(inner) => at = inner,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// application/x-www-form-urlencoded: `+` is a space.
+fn decode_form(text: &str) -> Result<Cow<'_, str>, Problem> {
+    if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode(spaced.as_bytes()).decode_utf8().map_err(|_| Problem::Utf8)?;
+    Ok(Cow::Owned(decoded.into_owned()))
+}

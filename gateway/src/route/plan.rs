@@ -1,0 +1,220 @@
+//! Routes resolved against the schema: everything that can be wrong with an annotation is found here, at start.
+
+use std::sync::Arc;
+
+use http::Uri;
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+
+use super::router::Router;
+use super::rule::{EventStream, Options, Rule};
+use super::template::Template;
+use crate::builder::BuildError;
+use crate::codec::Bound;
+use crate::codec::MessageId;
+use crate::codec::schema::{Card, Field, Kind, Schema, Shape};
+
+/// A method that has routes.
+pub(crate) struct Rpc {
+    /// `/package.Service/Method`.
+    pub uri: Uri,
+    pub input: MessageId,
+    pub output: MessageId,
+    pub streaming: bool,
+    pub id_field: Option<Vec<u16>>,
+    pub resume_field: Option<Vec<u16>>,
+    /// The response has exactly one oneof, whose case names events.
+    pub cases: bool,
+}
+
+pub(crate) enum BodyRule {
+    None,
+    All,
+    Field(u16),
+}
+
+/// A template variable, resolved.
+pub(crate) struct Capture {
+    pub field: Vec<u16>,
+    pub name: Box<str>,
+    pub start: usize,
+    /// `None`: to the end of the path.
+    pub end: Option<usize>,
+    pub multi: bool,
+}
+
+pub(crate) struct Route {
+    pub rpc: Arc<Rpc>,
+    pub captures: Vec<Capture>,
+    pub body: BodyRule,
+    pub response_body: Option<u16>,
+    /// What the path sets: a body must not.
+    pub path_bound: Bound,
+    /// What path and body field set: a query parameter must not.
+    pub query_bound: Bound,
+}
+
+pub(crate) struct Plan {
+    pub router: Router,
+    pub routes: Vec<Route>,
+}
+
+/// All routes of the chosen services (all services if `chosen` is `None`).
+pub(crate) fn plan(pool: &DescriptorPool, schema: &Schema, chosen: Option<&[String]>) -> Result<Plan, BuildError> {
+    let options = Options::new(pool);
+    let mut planner = Planner { schema, router: Router::default(), routes: Vec::new(), names: Vec::new() };
+    for service in services(pool, chosen)? {
+        for method in service.methods() {
+            let name = method.full_name();
+            let rules = options.rules(&method).map_err(|problem| BuildError::rule(name, problem))?;
+            if !rules.is_empty() {
+                let rpc = Arc::new(planner.rpc(&method, options.event_stream(&method))?);
+                for rule in &rules {
+                    planner.add(&rpc, rule, &format!("{name} ({})", rule.describe()))?;
+                }
+            }
+        }
+    }
+    Ok(Plan { router: planner.router, routes: planner.routes })
+}
+
+pub(crate) fn services(pool: &DescriptorPool, chosen: Option<&[String]>) -> Result<Vec<ServiceDescriptor>, BuildError> {
+    match chosen {
+        None => Ok(pool.services().collect()),
+        Some(names) => names
+            .iter()
+            .map(|name| pool.get_service_by_name(name).ok_or_else(|| BuildError::UnknownService(name.clone())))
+            .collect(),
+    }
+}
+
+struct Planner<'s> {
+    schema: &'s Schema,
+    router: Router,
+    routes: Vec<Route>,
+    /// By route, for error messages.
+    names: Vec<String>,
+}
+
+impl Planner<'_> {
+    fn rpc(&self, method: &MethodDescriptor, events: Option<EventStream>) -> Result<Rpc, BuildError> {
+        let name = method.full_name();
+        if method.is_client_streaming() {
+            return Err(BuildError::rule(name, "a client-streaming method cannot have an HTTP route"));
+        }
+        let id = |full_name: &str| {
+            self.schema.id(full_name).ok_or_else(|| BuildError::rule(name, "its request or response type is missing"))
+        };
+        let (input, output) = (id(method.input().full_name())?, id(method.output().full_name())?);
+        let events = events.unwrap_or_default();
+        let declared = !events.id_field.is_empty() || !events.resume_field.is_empty();
+        if declared && !method.is_server_streaming() {
+            return Err(BuildError::rule(name, "event_stream is for server-streaming methods"));
+        }
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        Ok(Rpc {
+            uri: path.parse().map_err(|_| BuildError::rule(name, "its name is not a path"))?,
+            streaming: method.is_server_streaming(),
+            id_field: self.event_field(name, output, &events.id_field)?,
+            resume_field: self.event_field(name, input, &events.resume_field)?,
+            cases: self.schema.message(output).oneofs.len() == 1,
+            input,
+            output,
+        })
+    }
+
+    fn event_field(&self, method: &str, root: MessageId, path: &str) -> Result<Option<Vec<u16>>, BuildError> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let found = self.schema.resolve(root, path).ok();
+        let usable = found
+            .as_deref()
+            .and_then(|p| self.schema.field(root, p))
+            .is_some_and(|f| f.card == Card::Singular && !matches!(f.kind, Kind::Message(_)));
+        if usable {
+            Ok(found)
+        } else {
+            Err(BuildError::rule(method, format!("event_stream: {path:?} is not a scalar field")))
+        }
+    }
+
+    fn add(&mut self, rpc: &Arc<Rpc>, rule: &Rule, name: &str) -> Result<(), BuildError> {
+        let template = Template::parse(&rule.path).map_err(|problem| BuildError::rule(name, problem))?;
+        let mut path_bound = Bound::default();
+        let mut captures: Vec<Capture> = Vec::new();
+        for variable in &template.variables {
+            let field = self.path_field(rpc.input, &variable.field, name)?;
+            if captures.iter().any(|c| c.field == field) {
+                return Err(BuildError::rule(name, format!("path field {:?} appears twice", variable.field)));
+            }
+            path_bound.insert(&field);
+            let open = template.segments.get(variable.end - 1) == Some(&super::template::Segment::Multi);
+            captures.push(Capture {
+                field,
+                name: variable.field.as_str().into(),
+                start: variable.start,
+                end: if open { None } else { Some(variable.end) },
+                multi: template.is_multi(variable),
+            });
+        }
+        let mut query_bound = Bound::default();
+        captures.iter().for_each(|c| query_bound.insert(&c.field));
+        let body = self.body(rpc, rule, name, &path_bound)?;
+        if let BodyRule::Field(f) = body {
+            query_bound.close(f);
+        }
+        let response_body = match rule.response_body.as_str() {
+            "" => None,
+            field => Some(self.top_level(rpc.output, field, "response_body", name)?),
+        };
+        let index = self.routes.len();
+        if let Err(first) = self.router.insert(rule.method.as_ref(), &template, index) {
+            let first = self.names.get(first).cloned().unwrap_or_default();
+            return Err(BuildError::Duplicate { first, second: name.to_owned() });
+        }
+        self.routes.push(Route { rpc: rpc.clone(), captures, body, response_body, path_bound, query_bound });
+        self.names.push(name.to_owned());
+        Ok(())
+    }
+
+    fn body(&self, rpc: &Rpc, rule: &Rule, name: &str, path_bound: &Bound) -> Result<BodyRule, BuildError> {
+        match rule.body.as_str() {
+            "" => Ok(BodyRule::None),
+            "*" => Ok(BodyRule::All),
+            field => {
+                let index = self.top_level(rpc.input, field, "body", name)?;
+                if path_bound.get(index).is_some_and(Bound::is_empty) {
+                    return Err(BuildError::rule(name, format!("field {field:?} is in both path and body")));
+                }
+                Ok(BodyRule::Field(index))
+            }
+        }
+    }
+
+    fn top_level(&self, root: MessageId, field: &str, part: &str, name: &str) -> Result<u16, BuildError> {
+        let found = self.schema.message(root).by_name(field, 0);
+        found.map(|f| f.index).ok_or_else(|| BuildError::rule(name, format!("{part}: no field {field:?}")))
+    }
+
+    fn path_field(&self, root: MessageId, path: &str, name: &str) -> Result<Vec<u16>, BuildError> {
+        let found = self.schema.resolve(root, path).ok();
+        let found = found.ok_or_else(|| BuildError::rule(name, format!("no field {path:?} for the path")))?;
+        match self.schema.field(root, &found) {
+            Some(f) if f.card != Card::Singular => {
+                Err(BuildError::rule(name, format!("repeated field {path:?} in the path")))
+            }
+            Some(f) if is_text(self.schema, f) => Ok(found),
+            _ => Err(BuildError::rule(name, format!("field {path:?} in the path is a message"))),
+        }
+    }
+}
+
+/// Can a path variable or a query parameter hold this field (or one element of it)?
+pub(crate) fn is_text(schema: &Schema, f: &Field) -> bool {
+    match f.kind {
+        Kind::Message(id) => {
+            matches!(schema.message(id).shape, Shape::Timestamp | Shape::Duration | Shape::FieldMask | Shape::Wrapper)
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,89 @@
+//! What is refused at start.
+
+mod support;
+
+use rialto_gateway::Gateway;
+use support::compile_text;
+
+/// Builds a gateway for methods given as `rpc` lines.
+fn build(methods: &str) -> Result<(), String> {
+    let text = format!(
+        r#"syntax = "proto3"; package t;
+        import "google/api/annotations.proto"; import "rialto/gateway/v1/event_stream.proto";
+        message In {{ string a = 1; repeated string many = 2; In inner = 3; map<string, string> map = 4; }}
+        service S {{ {methods} }}"#
+    );
+    Gateway::builder(&compile_text(&text)).build(()).map(drop).map_err(|e| e.to_string())
+}
+
+fn get(name: &str, rule: &str) -> String {
+    format!("rpc {name}(In) returns (In) {{ option (google.api.http) = {{ {rule} }}; }}")
+}
+
+#[test]
+fn a_route_that_repeats_another_names_both() {
+    let twice = [get("A", r#"get: "/x/{a}""#), get("B", r#"get: "/x/{inner.a=*}""#)].concat();
+    assert_eq!(build(&twice), Err("t.S.B (GET /x/{inner.a=*}) has the same route as t.S.A (GET /x/{a})".to_owned()));
+    let apart = [
+        get("A", r#"get: "/x/{a}""#),
+        get("B", r#"post: "/x/{a}""#),
+        get("C", r#"get: "/x/{a}:c""#),
+        get("D", r#"get: "/x/{a=**}""#),
+    ];
+    assert_eq!(build(&apart.concat()), Ok(()));
+}
+
+#[test]
+fn rules_that_do_not_fit_the_messages_are_refused() {
+    for (rule, error) in [
+        (r#"get: "/x/{nope}""#, "t.S.A (GET /x/{nope}): no field \"nope\" for the path"),
+        (r#"get: "/x/{a.b}""#, "t.S.A (GET /x/{a.b}): no field \"a.b\" for the path"),
+        (r#"get: "/x/{many}""#, "t.S.A (GET /x/{many}): repeated field \"many\" in the path"),
+        (r#"get: "/x/{map}""#, "t.S.A (GET /x/{map}): repeated field \"map\" in the path"),
+        (r#"get: "/x/{inner}""#, "t.S.A (GET /x/{inner}): field \"inner\" in the path is a message"),
+        (r#"get: "/x/{a}/{a}""#, "t.S.A (GET /x/{a}/{a}): path field \"a\" appears twice"),
+        (r#"post: "/x" body: "nope""#, "t.S.A (POST /x): body: no field \"nope\""),
+        (r#"post: "/x/{a}" body: "a""#, "t.S.A (POST /x/{a}): field \"a\" is in both path and body"),
+        (r#"get: "/x" response_body: "nope""#, "t.S.A (GET /x): response_body: no field \"nope\""),
+        (r#"get: "x""#, "t.S.A (GET x): must begin with '/'"),
+        (r#"body: "*""#, "t.S.A: the rule has no pattern"),
+    ] {
+        assert_eq!(build(&get("A", rule)), Err(error.to_owned()));
+    }
+}
+
+#[test]
+fn client_streams_have_no_route_yet() {
+    let rpc = r#"rpc A(stream In) returns (In) { option (google.api.http) = { post: "/x" }; }"#;
+    assert_eq!(build(rpc), Err("t.S.A: a client-streaming method cannot have an HTTP route".to_owned()));
+    assert_eq!(build("rpc A(stream In) returns (stream In);"), Ok(()));
+}
+
+#[test]
+fn event_stream_options_are_checked() {
+    let rpc = |returns: &str, option: &str| {
+        format!(
+            r#"rpc A(In) returns ({returns}) {{ option (google.api.http) = {{ get: "/x" }};
+            option (rialto.gateway.v1.event_stream) = {{ {option} }}; }}"#
+        )
+    };
+    assert_eq!(build(&rpc("stream In", r#"id_field: "inner.a" resume_field: "a""#)), Ok(()));
+    for (returns, option) in
+        [("In", r#"id_field: "a""#), ("stream In", r#"id_field: "inner""#), ("stream In", r#"resume_field: "nope""#)]
+    {
+        assert!(build(&rpc(returns, option)).is_err(), "{option}");
+    }
+}
+
+#[test]
+fn configuration_is_checked() {
+    let set = support::compile(&["library.proto"]);
+    let builder = || Gateway::builder(&set);
+    assert!(builder().services(["test.library.Nope"]).build(()).is_err());
+    assert!(builder().alias("api", "/v1").build(()).is_err());
+    assert!(builder().alias("/api/", "/v1").build(()).is_err());
+    assert!(builder().request_header(http::header::CONNECTION).build(()).is_err());
+    assert!(builder().response_header(http::header::CONTENT_LENGTH).build(()).is_err());
+    assert!(Gateway::builder(b"\xff").build(()).is_err());
+    assert!(builder().build(()).is_ok());
+}

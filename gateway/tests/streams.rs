@@ -1,0 +1,204 @@
+//! Server streaming as server-sent events and as lines.
+
+mod support;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use rialto_gateway::Builder;
+use serde_json::json;
+use support::{Fixture, Iter, framed, library_with, ok, pool, trailers};
+use tokio::sync::mpsc;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+fn event(json: serde_json::Value) -> Vec<u8> {
+    support::encode(&pool(&["library.proto"]), "test.library.WatchResponse", json)
+}
+
+fn watch(path: &str, accept: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("accept", accept).body(Full::default()).expect("request")
+}
+
+fn fixture(messages: Vec<Vec<u8>>) -> Fixture {
+    library_with(|b| b, move |_| Ok(ok(messages.clone())))
+}
+
+/// A body that the test feeds, and that tells when it was dropped.
+struct Fed {
+    frames: mpsc::UnboundedReceiver<Frame<Bytes>>,
+    dropped: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.frames.poll_recv(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::SeqCst);
+    }
+}
+
+fn fed(configure: impl FnOnce(Builder) -> Builder) -> (Fixture, mpsc::UnboundedSender<Frame<Bytes>>, Arc<AtomicBool>) {
+    let (sender, frames) = mpsc::unbounded_channel();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let body = std::sync::Mutex::new(Some(Fed { frames, dropped: dropped.clone() }));
+    let fixture = library_with(configure, move |_| {
+        let body = body.lock().expect("body").take().expect("one call");
+        Ok(Response::new(Body::new(body)))
+    });
+    (fixture, sender, dropped)
+}
+
+#[tokio::test]
+async fn events_have_id_name_and_one_line_of_data() {
+    let f = fixture(vec![
+        event(json!({ "book": { "title": "a\nb", "edition": "7" } })),
+        event(json!({ "noteText": "hi" })),
+        Vec::new(),
+    ]);
+    let answer = f.send(watch("/v1/watch/t", "text/event-stream")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.text(),
+        "retry: 1000\n\n\
+         id: 7\nevent: book\ndata: {\"book\":{\"title\":\"a\\nb\",\"edition\":\"7\"}}\n\n\
+         event: noteText\ndata: {\"noteText\":\"hi\"}\n\n\
+         data: {}\n\n\
+         event: end\ndata: {}\n\n"
+    );
+    assert_eq!(
+        (answer.header("content-type"), answer.header("cache-control"), answer.header("x-accel-buffering")),
+        ("text/event-stream", "no-store", "no")
+    );
+}
+
+#[tokio::test]
+async fn other_clients_get_lines() {
+    for accept in ["*/*", "application/x-ndjson", "application/json"] {
+        let f = fixture(vec![event(json!({ "noteText": "hi" })), event(json!({}))]);
+        let answer = f.send(watch("/v1/watch/t", accept)).await;
+        assert_eq!(answer.text(), "{\"result\":{\"noteText\":\"hi\"}}\n{\"result\":{}}\n", "{accept}");
+        assert_eq!(answer.header("content-type"), "application/x-ndjson");
+    }
+    assert_eq!(fixture(vec![]).send(watch("/v1/watch/t", "text/html")).await.status, 406);
+}
+
+#[tokio::test]
+async fn last_event_id_resumes_and_wins_over_the_query() {
+    let f = fixture(vec![]);
+    let mut request = watch("/v1/watch/t?after=3", "text/event-stream");
+    f.send(request.clone()).await;
+    assert_eq!(f.received("test.library.WatchRequest"), json!({ "topic": "t", "after": "3" }));
+    request.headers_mut().insert("last-event-id", "7".parse().expect("value"));
+    f.send(request.clone()).await;
+    assert_eq!(f.received("test.library.WatchRequest"), json!({ "topic": "t", "after": "7" }));
+    request.headers_mut().insert("last-event-id", "x".parse().expect("value"));
+    let answer = f.send(request).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.json()["error"]["details"][0]["fieldViolations"][0]["field"], "last-event-id");
+}
+
+#[tokio::test]
+async fn a_failure_before_the_first_message_has_its_own_status() {
+    let denied = || Status::new(Code::PermissionDenied, "not yours");
+    let trailers_only = library_with(|b| b, move |_| Ok(denied().into_http()));
+    let in_trailers = library_with(
+        |b| b,
+        |_| {
+            let frames = [Ok::<_, Infallible>(Frame::trailers(trailers(7)))];
+            Ok(Response::new(Body::new(StreamBody::new(Iter(frames.into_iter())))))
+        },
+    );
+    for f in [trailers_only, in_trailers] {
+        let answer = f.send(watch("/v1/watch/t", "text/event-stream")).await;
+        assert_eq!((answer.status, &answer.json()["error"]["status"]), (403, &json!("PERMISSION_DENIED")));
+    }
+}
+
+#[tokio::test]
+async fn a_failure_later_is_the_last_event() {
+    let broken = || {
+        let frames = [framed(&event(json!({ "noteText": "hi" })))].map(|f| Ok::<_, Infallible>(Frame::data(f)));
+        let frames = frames.into_iter().chain([Ok(Frame::trailers(trailers(14)))]);
+        Response::new(Body::new(StreamBody::new(Iter(frames))))
+    };
+    let f = library_with(|b| b, move |_| Ok(broken()));
+    let error = r#"{"error":{"code":503,"status":"UNAVAILABLE","reason":"UNAVAILABLE","message":"","details":[]}}"#;
+    let answer = f.send(watch("/v1/watch/t", "text/event-stream")).await;
+    assert!(
+        answer.text().ends_with(&format!("data: {{\"noteText\":\"hi\"}}\n\nevent: error\ndata: {error}\n\n")),
+        "{}",
+        answer.text()
+    );
+    let answer = f.send(watch("/v1/watch/t", "*/*")).await;
+    assert_eq!(answer.text(), format!("{{\"result\":{{\"noteText\":\"hi\"}}}}\n{error}\n"));
+}
+
+#[tokio::test]
+async fn a_stream_without_a_status_ends_in_an_error() {
+    let f = library_with(
+        |b| b,
+        |_| {
+            let frames = [Ok::<_, Infallible>(Frame::data(framed(&event(json!({ "noteText": "hi" })))))];
+            Ok(Response::new(Body::new(StreamBody::new(Iter(frames.into_iter())))))
+        },
+    );
+    let answer = f.send(watch("/v1/watch/t", "text/event-stream")).await;
+    assert!(answer.text().contains("event: error\ndata: {\"error\":{\"code\":500"), "{}", answer.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_does_not_wait_for_a_silent_stream_and_comments_keep_it_alive() {
+    let (f, sender, _) = fed(|b| b.heartbeat(Duration::from_secs(15)));
+    let started = tokio::time::Instant::now();
+    let response = f.gateway.clone().oneshot(watch("/v1/watch/t", "text/event-stream")).await.expect("infallible");
+    assert_eq!(started.elapsed().as_millis(), 100);
+    let mut body = response.into_body();
+    let mut next = async || {
+        let frame = body.frame().await.expect("a frame").expect("no error");
+        String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")
+    };
+    assert_eq!(next().await, "retry: 1000\n\n");
+    assert_eq!(next().await, ": keep-alive\n\n");
+    assert!(started.elapsed() >= Duration::from_secs(15));
+    // Two messages that are ready together leave in one write, whatever way the frames were cut.
+    let mut bytes = framed(&event(json!({ "noteText": "a" }))).to_vec();
+    bytes.extend(framed(&event(json!({ "noteText": "b" }))));
+    for part in bytes.chunks(3) {
+        sender.send(Frame::data(Bytes::copy_from_slice(part))).expect("open");
+    }
+    assert_eq!(next().await.matches("data: ").count(), 2);
+    assert_eq!(next().await, ": keep-alive\n\n");
+    sender
+        .send(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().expect("name"), 0.into())])))
+        .expect("open");
+    assert_eq!(next().await, "event: end\ndata: {}\n\n");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_the_call() {
+    let (f, sender, dropped) = fed(|b| b);
+    sender.send(Frame::data(framed(&event(json!({ "noteText": "hi" }))))).expect("open");
+    let response = f.gateway.clone().oneshot(watch("/v1/watch/t", "text/event-stream")).await.expect("infallible");
+    let mut body = response.into_body();
+    body.frame().await.expect("a frame").expect("no error");
+    assert!(!dropped.load(Ordering::SeqCst));
+    drop(body);
+    assert!(dropped.load(Ordering::SeqCst));
+}

@@ -1,0 +1,13 @@
+//! The integration tests: the real stack on a real port, on real Postgres and Redis, spoken to by real clients.
+//!
+//! `make test` runs them. To run one by hand: `rialto services --volatile -- cargo test --test it <name>`.
+
+mod auth;
+mod command;
+mod contract;
+mod gate;
+mod harness;
+mod live;
+mod messaging;
+mod nodes;
+mod web;

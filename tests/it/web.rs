@@ -1,0 +1,95 @@
+//! Browsers: gRPC-Web, CORS, and the server's own pages.
+
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use reqwest::Method;
+use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
+use rialto::proto::rialto::auth::v1::{GetMeRequest, LoginRequest, RegisterRequest};
+use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use rialto::proto::rialto::messaging::v1::{SendMessageRequest, SubscribeRequest};
+use tonic::Code;
+use tonic::service::interceptor::InterceptedService;
+use tonic_web::GrpcWebClientLayer;
+use tower::Layer;
+
+use crate::harness::{Bearer, PASSWORD, World, refusal, soon};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_registers_chats_and_watches_over_grpc_web() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let http = Client::builder(TokioExecutor::new()).build_http();
+    let web = GrpcWebClientLayer::new().layer(http);
+    let origin: http::Uri = node.url("").parse().unwrap();
+    let mut auth = AuthServiceClient::with_origin(web.clone(), origin.clone());
+
+    let refused = refusal(auth.get_me(GetMeRequest {}).await);
+    assert_eq!(refused, (Code::Unauthenticated, "UNAUTHORIZED".into()));
+    let email = "web@example.com".to_owned();
+    let request = RegisterRequest { email: email.clone(), password: PASSWORD.into(), display_name: "Web".into() };
+    auth.register(request).await.unwrap();
+    let tokens = auth.login(LoginRequest { email, password: PASSWORD.into() }).await.unwrap().into_inner();
+    let bearer = Bearer(tokens.access_token);
+    let mut auth = AuthServiceClient::with_origin(InterceptedService::new(web.clone(), bearer.clone()), origin.clone());
+    let me = auth.get_me(GetMeRequest {}).await.unwrap().into_inner().account.unwrap();
+    assert_eq!(me.display_name, "Web");
+
+    let bob = node.user("bob").await;
+    let id = bob.conversation(&node, &[&crate::harness::User { id: me.id, ..bob.clone() }]).await;
+    let mut messaging = MessagingServiceClient::with_origin(InterceptedService::new(web, bearer), origin);
+    let subscribe = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(0) };
+    let mut events = messaging.subscribe(subscribe).await.unwrap().into_inner();
+    let send = SendMessageRequest { conversation_id: id, client_message_id: "1".into(), text: "hi".into() };
+    messaging.send_message(send).await.unwrap();
+    assert_eq!(soon(events.message()).await.unwrap().unwrap().seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_allowed_origins_may_read_answers() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let preflight = async |origin: &str, path: &str| {
+        let request = node.http().request(Method::OPTIONS, node.url(path)).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        let answer = request.header("access-control-request-headers", "authorization,content-type,x-grpc-web").send();
+        let answer = answer.await.unwrap();
+        answer.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap().to_owned())
+    };
+    for path in ["/v1/auth/login", "/rialto.auth.v1.AuthService/Login"] {
+        assert_eq!(preflight("https://app.example.com", path).await.as_deref(), Some("https://app.example.com"));
+        assert_eq!(preflight("https://evil.example.com", path).await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_own_pages_are_there_and_safe() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let health = node.rest(Method::GET, "/health", None, None).await;
+    assert_eq!(health.headers["x-content-type-options"], "nosniff");
+    crate::harness::eventually(async || node.rest(Method::GET, "/health", None, None).await.body["status"] == "up").await;
+    node.rest(Method::GET, "/ready", None, None).await.ok();
+    for path in ["/docs", "/api-docs"] {
+        let page = node.rest(Method::GET, path, None, None).await;
+        assert!(page.headers["content-security-policy"].starts_with("default-src 'none'"));
+        assert!(page.ok().as_str().unwrap().contains("/v1/auth/login"));
+    }
+    let openapi = node.rest(Method::GET, "/openapi.json", None, None).await.ok();
+    assert!(openapi["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(openapi["paths"]["/v1/conversations/{conversationId}/messages"]["post"].is_object());
+    let metrics = node.rest(Method::GET, "/metrics", None, None).await.ok();
+    let metrics = metrics.as_str().unwrap();
+    assert!(metrics.contains("http_requests_total{") && metrics.contains("http_request_duration_seconds_bucket{"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_have_an_address_of_their_own_in_production() {
+    let mut world = World::new().await;
+    world.config.server.metrics = false;
+    world.config.server.ops_listen = Some(([127, 0, 0, 1], 0).into());
+    let node = world.node().await;
+    assert_eq!(node.rest(Method::GET, "/metrics", None, None).await.status, 404);
+    let url = format!("http://{}/metrics", node.server.ops_address.unwrap());
+    let text = node.http().get(url).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("connections_open"));
+}
