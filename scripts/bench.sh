@@ -1,12 +1,14 @@
 #!/bin/sh
-# `make bench`: the load generator with a durable private PostgreSQL and a Redis around it. Arguments go to it.
+# `make bench`: measures the server side by side with references, see bench/README.md. Arguments go to rialto-bench.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 scripts/setup.sh run
 find_cargo || die "cargo is not on PATH"
+PGBENCH="${PGBENCH:-$(find_postgres_program pgbench)}" || die "pgbench is missing: it comes with PostgreSQL's server or contrib package"
+export PGBENCH
 step "build (release)"
 cargo build --release --workspace --bins || die "the build failed"
 step "bench"
-exec "$target/release/rialto" services --data-dir "$target/bench-services" -- "$target/release/rialto-bench" "$@"
+exec "$target/release/rialto-bench" "$@"

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use crate::error::{Failure, Rejection};
 use crate::frame::{Deframer, FrameError};
 use crate::headers::Accept;
-use crate::route::plan::Route;
+use crate::route::plan::{Route, Rpc};
 use crate::service::Shared;
 use crate::stream::StreamBody;
 
@@ -31,10 +31,12 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// `None`: a single JSON document.
-    pub fn choose(streaming: bool, accept: Accept) -> Result<Option<Self>, Rejection> {
+    /// `None`: a single JSON document. A stream that is declared to be one of events is that for clients without a wish.
+    pub fn choose(rpc: &Rpc, accept: Accept) -> Result<Option<Self>, Rejection> {
+        let streaming = rpc.streaming;
         match accept {
             Accept { events: true, .. } if streaming => Ok(Some(Format::Events)),
+            Accept { any: true, .. } if rpc.declared_events => Ok(Some(Format::Events)),
             Accept { lines: true, .. } if streaming => Ok(Some(Format::Lines)),
             Accept { json: true, .. } if !streaming => Ok(None),
             _ => Err(Rejection::NotAcceptable),

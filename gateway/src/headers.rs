@@ -159,6 +159,8 @@ fn decimal_nanos(text: &str) -> Option<u128> {
 /// What a client takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accept {
+    /// Anything at all will do.
+    pub any: bool,
     pub json: bool,
     pub events: bool,
     pub lines: bool,
@@ -167,9 +169,9 @@ pub(crate) struct Accept {
 impl Accept {
     pub fn new(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-        let mut accept = Self { json: false, events: false, lines: false };
+        let mut accept = Self { any: false, json: false, events: false, lines: false };
         if values.peek().is_none() {
-            return Self { json: true, lines: true, ..accept };
+            return Self { any: true, json: true, lines: true, ..accept };
         }
         for range in values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')) {
             accept.add(range.trim());
@@ -187,18 +189,21 @@ impl Accept {
         match media.as_str() {
             "text/event-stream" => self.events = true,
             "application/x-ndjson" | "application/ndjson" => self.lines = true,
-            "*/*" | "application/*" | "application/json" => (self.json, self.lines) = (true, true),
+            "*/*" => (self.any, self.json, self.lines) = (true, true, true),
+            "application/*" | "application/json" => (self.json, self.lines) = (true, true),
             other if other.starts_with("application/") && other.ends_with("+json") => self.json = true,
             _ => {}
         }
     }
 }
 
-/// May this body be read as JSON? No content type is taken for it.
+/// May this body be read as JSON? No content type is taken for it, and neither is the one of HTML forms, which `curl -d`
+/// and `wget` put there unasked; no route reads forms.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
     let media = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    media == "application/json" || (media.contains('/') && media.ends_with("+json"))
+    matches!(media.as_str(), "application/json" | "application/x-www-form-urlencoded")
+        || (media.contains('/') && media.ends_with("+json"))
 }
 
 #[cfg(test)]

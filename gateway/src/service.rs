@@ -122,7 +122,7 @@ where
     let (index, segments) = shared.route(&method, uri.path())?;
     let Some(route) = shared.plan.routes.get(index) else { return Err(Rejection::Route.into()) };
     let accept = Accept::new(&headers);
-    let format = answer::Format::choose(route.rpc.streaming, accept)?;
+    let format = answer::Format::choose(&route.rpc, accept)?;
     let json = match route.body {
         BodyRule::None => Bytes::new(),
         _ => read_body(body, &headers, shared.limits.request_bytes).await?,

@@ -125,7 +125,12 @@ async fn the_gateways_own_errors_have_the_same_shape() {
         assert_eq!(answer.json()["error"]["code"], status);
     }
     assert_eq!(f.call("POST", "/v1/books/7", "").await.header("allow"), "DELETE, GET, HEAD, PATCH, PUT");
-    for content_type in ["application/json; charset=utf-8", "application/merge-patch+json", "Application/JSON"] {
+    for content_type in [
+        "application/x-www-form-urlencoded",
+        "application/json; charset=utf-8",
+        "application/merge-patch+json",
+        "Application/JSON",
+    ] {
         assert_eq!(f.send(post(content_type, "{}".to_owned())).await.status, 200, "{content_type}");
     }
     for good in ["*/*", "text/html, application/json;q=0.5", "application/*", "application/problem+json"] {

@@ -89,8 +89,11 @@ async fn events_have_id_name_and_one_line_of_data() {
 }
 
 #[tokio::test]
-async fn other_clients_get_lines() {
-    for accept in ["*/*", "application/x-ndjson", "application/json"] {
+async fn who_asks_for_json_gets_lines_and_who_asks_for_nothing_gets_what_the_method_declares() {
+    let f = fixture(vec![event(json!({}))]);
+    let answer = f.send(watch("/v1/watch/t", "*/*")).await;
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    for accept in ["application/x-ndjson", "application/json", "application/*"] {
         let f = fixture(vec![event(json!({ "noteText": "hi" })), event(json!({}))]);
         let answer = f.send(watch("/v1/watch/t", accept)).await;
         assert_eq!(answer.text(), "{\"result\":{\"noteText\":\"hi\"}}\n{\"result\":{}}\n", "{accept}");

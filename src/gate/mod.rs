@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -113,7 +114,7 @@ where
         let request = Request::from_parts(head, body);
         let show_rates = record.is_some_and(|record| record.transport == Transport::Rest);
         let mut response = if rule.streaming {
-            self.stream(caller, deadline, request).await
+            self.stream(caller, deadline, request).await?
         } else {
             self.unary(rule, caller, deadline, request).await?
         };
@@ -131,13 +132,12 @@ where
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let deadline = deadline.unwrap_or(Duration::MAX);
-        let late = |_| Status::from(Error::new(Reason::Timeout, "the call took longer than it may"));
         if rule.read_only {
-            return tokio::time::timeout(deadline, run(self.inner, request)).await.map_err(late);
+            return tokio::time::timeout(deadline, run(self.inner, request)).await.map_err(|_| late());
         }
         // What changes something runs to its end, also when the client goes away or does not wait that long.
         let work = tokio::spawn(tracing::Instrument::in_current_span(self.change(rule, caller, request)));
-        match tokio::time::timeout(deadline, work).await.map_err(late)? {
+        match tokio::time::timeout(deadline, work).await.map_err(|_| late())? {
             Ok(result) => result,
             Err(panic) => Err(Error::internal("the call failed", panic).into()),
         }
@@ -167,11 +167,17 @@ where
         caller: Option<Caller>,
         deadline: Option<Duration>,
         request: Request<Body>,
-    ) -> Response<Body> {
+    ) -> Result<Response<Body>, Status> {
+        // Until so many years from now there is none.
+        let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let session = caller.as_ref().map(|caller| self.checks.sessions.stream(caller));
         let stopping = self.checks.app.stopping.clone();
-        let response = run(self.inner, request).await;
-        response.map(|body| Body::new(stream::Guarded::new(body, session, stopping, deadline)))
+        let begun = run(self.inner, request);
+        let response = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, begun).await.map_err(|_| late())?,
+            None => begun.await,
+        };
+        Ok(response.map(|body| Body::new(stream::Guarded::new(body, session, stopping, deadline))))
     }
 }
 
@@ -232,6 +238,10 @@ where
         Ok(response) => response,
         Err(never) => match never {},
     }
+}
+
+fn late() -> Status {
+    Error::new(Reason::Timeout, "the call took longer than it may").into()
 }
 
 fn rule(path: &str) -> Result<&'static Rule, Error> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
@@ -38,14 +38,14 @@ impl Guarded {
         inner: Body,
         session: Option<(CancellationToken, StreamGuard)>,
         stopping: CancellationToken,
-        deadline: Option<Duration>,
+        deadline: Option<Instant>,
     ) -> Self {
         let (session, guard) = session.unzip();
         Self {
             inner: Some(inner),
             session: session.map(CancellationToken::cancelled_owned),
             stopping: stopping.cancelled_owned(),
-            deadline: deadline.map(tokio::time::sleep),
+            deadline: deadline.map(tokio::time::sleep_until),
             guard,
         }
     }

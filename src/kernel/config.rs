@@ -59,8 +59,10 @@ pub struct Server {
     pub max_connections: usize,
     /// The longest that a unary call may take.
     pub request_timeout_seconds: u64,
-    /// The longest that a client may take to send the head of an HTTP/1.1 request.
+    /// The longest that an HTTP/1.1 connection waits for the head of its next request.
     pub header_timeout_seconds: u64,
+    /// The longest that a client may pause while it sends the body of a REST request.
+    pub body_timeout_seconds: u64,
     /// How often an HTTP/2 connection is pinged, and how long it has to answer.
     pub keepalive_seconds: u64,
     /// A connection without a request for so long is closed.
@@ -91,7 +93,8 @@ impl Default for Server {
             max_header_list_bytes: 16 << 10,
             max_connections: 20_000,
             request_timeout_seconds: 30,
-            header_timeout_seconds: 10,
+            header_timeout_seconds: 60,
+            body_timeout_seconds: 10,
             keepalive_seconds: 20,
             idle_seconds: 300,
             max_connection_age_seconds: 3600,

@@ -127,7 +127,14 @@ fn is_email(value: &str) -> bool {
     !local.is_empty() && local.chars().all(local_char) && domain.split('.').all(label)
 }
 
-include!(concat!(env!("OUT_DIR"), "/validators.rs"));
+mod generated {
+    #![allow(clippy::all, reason = "generated")]
+
+    use super::Segment::{Field, Item};
+    use super::{Validate, Violations};
+
+    include!(concat!(env!("OUT_DIR"), "/validators.rs"));
+}
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse, Redirect};
@@ -21,6 +22,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
@@ -75,6 +77,9 @@ impl Http {
                 .and(NotForContentType::const_new("application/x-ndjson")),
         );
         let rest = compression.layer(Rest { pages: pages(app, keys, health)?, gateway });
+        let patience = Duration::from_secs(app.config.server.body_timeout_seconds);
+        let rest = RequestBodyTimeoutLayer::new(patience)
+            .layer(rest.map_request(|request: Request<_>| request.map(Body::new)));
         let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
         let ways = Ways {
             grpc_web: BoxCloneSyncService::new(cors.clone().layer(GrpcWebLayer::new().layer(gate.clone()))),
@@ -232,7 +237,7 @@ fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {
     } else {
         AllowOrigin::list(origins.iter().map(|origin| origin.parse()).collect::<Result<Vec<HeaderValue>, _>>()?)
     };
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = Duration::from_secs(3600);
     // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed.
     Ok(CorsLayer::new()
         .allow_origin(origins)

@@ -91,7 +91,8 @@ async fn dev_serves_demo_data_survives_kill_9_and_keeps_what_was_acknowledged() 
     let (mut stored, mut after) = (Vec::new(), 0);
     loop {
         let url = format!("{rest}/v1/conversations/{id}/messages?after_seq={after}&page_size=200");
-        let page: Value = reqwest::Client::new().get(url).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+        let page: Value =
+            reqwest::Client::new().get(url).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
         let messages = page["messages"].as_array().unwrap();
         let Some(last) = messages.last() else { break };
         after = number(&last["seq"]);
@@ -138,7 +139,8 @@ async fn serve_logs_one_json_line_a_request_and_no_secret_and_stops_in_order() {
     let mut command = rialto(&["serve"]);
     let mut child = command.envs(production(&world.config)).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut line = async || -> Value { serde_json::from_str(&soon(lines.next_line()).await.unwrap().unwrap()).unwrap() };
+    let mut line =
+        async || -> Value { serde_json::from_str(&soon(lines.next_line()).await.unwrap().unwrap()).unwrap() };
     let address = line().await["address"].as_str().unwrap().to_owned();
 
     let url = format!("http://{address}/v1/auth/login");

@@ -22,7 +22,10 @@ async fn an_account_that_calls_too_often_is_told_when_to_come_back_on_every_node
     for (left, node) in (0..5).rev().zip([&one, &two, &one, &two, &one]) {
         let answer = ann.get(node, "/v1/auth/me").await;
         assert_eq!(answer.status, 200);
-        assert_eq!((&answer.headers["ratelimit-limit"], &answer.headers["ratelimit-remaining"]), (&"5".into(), &left.to_string()));
+        assert_eq!(
+            (&answer.headers["ratelimit-limit"], &answer.headers["ratelimit-remaining"]),
+            (&"5".into(), &left.to_string())
+        );
         assert!(answer.headers.contains_key("ratelimit-reset"));
     }
     let refused = ann.get(&two, "/v1/auth/me").await;
@@ -167,8 +170,11 @@ async fn of_calls_with_one_idempotency_key_at_once_one_happens() {
         let request = node.http().post(node.url("/v1/conversations")).bearer_auth(&ann.token);
         request.header("idempotency-key", "k").json(&body).send()
     });
-    let statuses: Vec<_> =
-        futures_util::future::join_all(calls).await.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
+    let statuses: Vec<_> = futures_util::future::join_all(calls)
+        .await
+        .into_iter()
+        .map(|answer| answer.unwrap().status().as_u16())
+        .collect();
     assert!(statuses.contains(&200) && statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
     assert_eq!(world.count("conversations").await, 1);
 }
@@ -216,7 +222,11 @@ async fn an_unknown_method_is_unimplemented_and_an_unknown_path_is_not_found() {
     wrong_method.refused(405, "METHOD_NOT_ALLOWED", 2002);
     assert_eq!(wrong_method.headers["allow"], "POST");
     // A gRPC path is not a REST path.
-    node.rest(Method::POST, "/rialto.auth.v1.AuthService/GetMe", None, Some(json!({}))).await.refused(404, "ROUTE_NOT_FOUND", 3001);
+    node.rest(Method::POST, "/rialto.auth.v1.AuthService/GetMe", None, Some(json!({}))).await.refused(
+        404,
+        "ROUTE_NOT_FOUND",
+        3001,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

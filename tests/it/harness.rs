@@ -39,7 +39,8 @@ impl World {
     /// On the Postgres and Redis that `rialto services` has started.
     pub async fn new() -> Self {
         let service = |name: &str| {
-            std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`, or `rialto services -- …`"))
+            std::env::var(name)
+                .unwrap_or_else(|_| panic!("{name} is not set: use `make test`, or `rialto services -- …`"))
         };
         Self::on(&service("RIALTO_DATABASE__URL"), &service("RIALTO_REDIS__URL")).await
     }

@@ -53,11 +53,8 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed_and_then_what_happ
     // More than a topic keeps, so that the rest comes from Postgres.
     let mut sender = ann.messaging(&node);
     for i in 1..=400 {
-        let request = SendMessageRequest {
-            conversation_id: id.clone(),
-            client_message_id: i.to_string(),
-            text: format!("m{i}"),
-        };
+        let request =
+            SendMessageRequest { conversation_id: id.clone(), client_message_id: i.to_string(), text: format!("m{i}") };
         sender.send_message(request).await.unwrap();
     }
     let mut grpc = subscribe(&node, &bob, &id, Some(3)).await;
@@ -122,11 +119,8 @@ async fn a_reader_that_does_not_read_delays_nobody_and_gets_everything_later() {
     // 4 MB: more than all buffers between the server and the slow reader hold.
     let filler = "x".repeat(10_000);
     for i in 1..=400 {
-        let request = SendMessageRequest {
-            conversation_id: id.clone(),
-            client_message_id: i.to_string(),
-            text: filler.clone(),
-        };
+        let request =
+            SendMessageRequest { conversation_id: id.clone(), client_message_id: i.to_string(), text: filler.clone() };
         client.send_message(request).await.unwrap();
         assert_eq!(text(soon(quick.message()).await.unwrap().unwrap()).0, i);
     }
@@ -219,7 +213,9 @@ async fn one_stream_sends_to_and_watches_several_conversations() {
     while !(sent && seen) {
         match bobs.hear().await {
             (3, Response::Sent(answer)) => sent = answer.message.unwrap().seq == 1,
-            (0, Response::Event(event)) => seen = (event.conversation_id, text(event.event.unwrap()).1) == (two.clone(), "hello".into()),
+            (0, Response::Event(event)) => {
+                seen = (event.conversation_id, text(event.event.unwrap()).1) == (two.clone(), "hello".into())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -302,7 +298,8 @@ async fn a_stream_leaves_nothing_behind_when_its_client_goes() {
         let client = redis::Client::open(world.config.redis.url.expose()).unwrap();
         let mut conn = client.get_multiplexed_async_connection().await.unwrap();
         let pattern = format!("{}conversation:*", world.config.redis.prefix);
-        let found: Vec<String> = redis::cmd("PUBSUB").arg("CHANNELS").arg(pattern).query_async(&mut conn).await.unwrap();
+        let found: Vec<String> =
+            redis::cmd("PUBSUB").arg("CHANNELS").arg(pattern).query_async(&mut conn).await.unwrap();
         i64::try_from(found.len()).unwrap()
     };
     let stream = subscribe(&node, &bob, &id, None).await;
@@ -313,4 +310,3 @@ async fn a_stream_leaves_nothing_behind_when_its_client_goes() {
     drop((stream, events, duplex));
     crate::harness::eventually(async || channels().await == 0).await;
 }
-

@@ -2,6 +2,8 @@
 //!
 //! `make test` runs them. To run one by hand: `rialto services --volatile -- cargo test --test it <name>`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod auth;
 mod command;
 mod contract;

@@ -85,7 +85,8 @@ async fn who_is_not_a_member_is_told_that_there_is_no_such_conversation() {
     assert_eq!(refusal(client.get_conversation(get).await), not_found);
     assert_eq!(refusal(client.send_message(send(&id, "1", "x")).await), not_found);
     assert_eq!(refusal(client.list_messages(list(&id)).await), not_found);
-    let subscribe = rialto::proto::rialto::messaging::v1::SubscribeRequest { conversation_id: id.clone(), after_seq: None };
+    let subscribe =
+        rialto::proto::rialto::messaging::v1::SubscribeRequest { conversation_id: id.clone(), after_seq: None };
     assert_eq!(refusal(client.subscribe(subscribe).await), not_found);
     for path in ["", "/messages", "/events"] {
         eve.get(&node, &format!("/v1/conversations/{id}{path}")).await.refused(404, "RESOURCE_NOT_FOUND", 3001);
@@ -108,7 +109,8 @@ async fn a_message_that_is_sent_again_is_the_first_message() {
     let again = client.send_message(send(&id, "same", "second")).await.unwrap().into_inner().message;
     assert_eq!(again, first);
     // The name is the sender's own.
-    let bobs = bob.messaging(&node).send_message(send(&id, "same", "mine")).await.unwrap().into_inner().message.unwrap();
+    let bobs =
+        bob.messaging(&node).send_message(send(&id, "same", "mine")).await.unwrap().into_inner().message.unwrap();
     assert_eq!((bobs.seq, bobs.text.as_str()), (3, "mine"));
 }
 
@@ -122,7 +124,8 @@ async fn a_message_that_is_sent_many_times_at_once_on_two_nodes_is_one_message()
         let request = send(&id, &format!("{}", i / 10), "x");
         tokio::spawn(async move { client.send_message(request).await.unwrap().into_inner().message.unwrap() })
     });
-    let mut seqs: Vec<_> = futures_util::future::join_all(sends).await.into_iter().map(|sent| sent.unwrap().seq).collect();
+    let mut seqs: Vec<_> =
+        futures_util::future::join_all(sends).await.into_iter().map(|sent| sent.unwrap().seq).collect();
     seqs.sort_unstable();
     assert_eq!(seqs, (1..=4).flat_map(|seq| [seq; 10]).collect::<Vec<_>>());
     assert_eq!(world.count("messages").await, 4);
@@ -138,7 +141,9 @@ async fn numbers_have_no_hole_whoever_writes_at_once() {
         let user = [&ann, &bob, &eve][i % 3];
         let mut client = user.messaging(if i % 2 == 0 { &one } else { &two_ });
         let request = send(&id, &i.to_string(), "x");
-        tokio::spawn(async move { client.send_message(request).await.map(|sent| sent.into_inner().message.unwrap().seq) })
+        tokio::spawn(
+            async move { client.send_message(request).await.map(|sent| sent.into_inner().message.unwrap().seq) },
+        )
     });
     let results = futures_util::future::join_all(sends).await;
     let mut seqs: Vec<_> = results.into_iter().filter_map(|result| result.unwrap().ok()).collect();
@@ -220,11 +225,8 @@ async fn bad_requests_name_the_field_and_write_nothing() {
         answer.refused(422, "VALIDATION_ERROR", 2001);
         assert_eq!(answer.fields(), [field]);
     }
-    for (query, field) in [
-        ("page_token=x", "page_token"),
-        ("page_size=-1", "page_size"),
-        ("after_seq=-1", "after_seq"),
-    ] {
+    for (query, field) in [("page_token=x", "page_token"), ("page_size=-1", "page_size"), ("after_seq=-1", "after_seq")]
+    {
         let answer = ann.get(&node, &format!("{messages}?{query}")).await;
         answer.refused(422, "VALIDATION_ERROR", 2001);
         assert_eq!(answer.fields(), [field]);
@@ -242,7 +244,8 @@ async fn text_comes_back_as_it_was_sent() {
     let world = World::new().await;
     let node = world.node().await;
     let (ann, bob, id) = two(&node).await;
-    for (index, text) in ["\"\\/\u{8}\u{1f}\u{7f}", "𝒳 👩‍👩‍👧 é e\u{301}", "<script>&", "\u{2028}\r\n\t"].iter().enumerate() {
+    for (index, text) in ["\"\\/\u{8}\u{1f}\u{7f}", "𝒳 👩‍👩‍👧 é e\u{301}", "<script>&", "\u{2028}\r\n\t"].iter().enumerate()
+    {
         let path = format!("/v1/conversations/{id}/messages");
         ann.post(&node, &path, json!({ "client_message_id": index.to_string(), "text": text })).await.ok();
         let newest = bob.get(&node, &format!("{path}?page_size=1")).await.ok();
@@ -251,6 +254,11 @@ async fn text_comes_back_as_it_was_sent() {
         let newest = bob.messaging(&node).list_messages(request).await.unwrap().into_inner();
         assert_eq!(newest.messages[0].text, *text);
     }
-    let answer = node.rest(Method::POST, "/v1/conversations", Some(&ann.token), Some(json!({"title": null, "member_ids": [bob.id]})));
+    let answer = node.rest(
+        Method::POST,
+        "/v1/conversations",
+        Some(&ann.token),
+        Some(json!({"title": null, "member_ids": [bob.id]})),
+    );
     answer.await.ok();
 }

@@ -67,7 +67,8 @@ async fn the_servers_own_pages_are_there_and_safe() {
     let node = world.node().await;
     let health = node.rest(Method::GET, "/health", None, None).await;
     assert_eq!(health.headers["x-content-type-options"], "nosniff");
-    crate::harness::eventually(async || node.rest(Method::GET, "/health", None, None).await.body["status"] == "up").await;
+    crate::harness::eventually(async || node.rest(Method::GET, "/health", None, None).await.body["status"] == "up")
+        .await;
     node.rest(Method::GET, "/ready", None, None).await.ok();
     for path in ["/docs", "/api-docs"] {
         let page = node.rest(Method::GET, path, None, None).await;

@@ -20,6 +20,8 @@ pub(crate) struct Rpc {
     pub input: MessageId,
     pub output: MessageId,
     pub streaming: bool,
+    /// The method carries the `event_stream` option.
+    pub declared_events: bool,
     pub id_field: Option<Vec<u16>>,
     pub resume_field: Option<Vec<u16>>,
     /// The response has exactly one oneof, whose case names events.
@@ -105,8 +107,8 @@ impl Planner<'_> {
             self.schema.id(full_name).ok_or_else(|| BuildError::rule(name, "its request or response type is missing"))
         };
         let (input, output) = (id(method.input().full_name())?, id(method.output().full_name())?);
+        let declared = events.is_some();
         let events = events.unwrap_or_default();
-        let declared = !events.id_field.is_empty() || !events.resume_field.is_empty();
         if declared && !method.is_server_streaming() {
             return Err(BuildError::rule(name, "event_stream is for server-streaming methods"));
         }
@@ -114,6 +116,7 @@ impl Planner<'_> {
         Ok(Rpc {
             uri: path.parse().map_err(|_| BuildError::rule(name, "its name is not a path"))?,
             streaming: method.is_server_streaming(),
+            declared_events: declared,
             id_field: self.event_field(name, output, &events.id_field)?,
             resume_field: self.event_field(name, input, &events.resume_field)?,
             cases: self.schema.message(output).oneofs.len() == 1,

@@ -51,7 +51,7 @@ pub async fn seed_accounts(app: &App, accounts: &[SeedAccount]) -> Result<Option
     let mut rows = Vec::new();
     for account in accounts {
         let hash = passwords.hash(account.password.clone()).await?;
-        rows.push(model::Account::new(app, account.email, account.display_name, hash, account.role)?);
+        rows.push(model::NewAccount::new(app, account.email, account.display_name, hash, account.role)?);
     }
     let ids = rows.iter().map(|row| row.id).collect();
     let mut conn = app.db.get().await?;

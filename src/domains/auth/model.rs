@@ -42,21 +42,6 @@ pub struct NewAccount {
 }
 
 impl Account {
-    /// An active account.
-    pub fn new(app: &App, email: &str, name: &str, password_hash: String, role: Role) -> Result<NewAccount, Error> {
-        let now = app.clock.now();
-        Ok(NewAccount {
-            id: app.rng.id(now)?,
-            email: fold_email(email),
-            display_name: name.to_owned(),
-            password_hash,
-            role: if role == Role::Admin { "admin" } else { "user" },
-            state: ACTIVE,
-            created_at: now,
-            updated_at: now,
-        })
-    }
-
     /// The built-in role.
     pub fn role(&self) -> Role {
         if self.role == "admin" { Role::Admin } else { Role::User }
@@ -103,6 +88,21 @@ impl Account {
 }
 
 impl NewAccount {
+    /// An active account.
+    pub fn new(app: &App, email: &str, name: &str, password_hash: String, role: Role) -> Result<Self, Error> {
+        let now = app.clock.now();
+        Ok(Self {
+            id: app.rng.id(now)?,
+            email: fold_email(email),
+            display_name: name.to_owned(),
+            password_hash,
+            role: if role == Role::Admin { "admin" } else { "user" },
+            state: ACTIVE,
+            created_at: now,
+            updated_at: now,
+        })
+    }
+
     /// Inserts it.
     pub async fn insert(&self, conn: &mut Conn) -> Result<Account, Error> {
         let inserted = diesel::insert_into(accounts::table)

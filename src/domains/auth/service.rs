@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::model::{Account, Exchange, RefreshToken, Session, fold_email};
+use super::model::{Account, Exchange, NewAccount, RefreshToken, Session, fold_email};
 use super::passwords::Passwords;
 use super::{Keys, Sessions};
 use crate::kernel::app::App;
@@ -108,7 +108,7 @@ impl Contract for AuthService {
         let request = request.into_inner();
         self.count_attempt(&request.email).await?;
         let hash = self.passwords.hash(request.password).await?;
-        let account = Account::new(&self.app, &request.email, &request.display_name, hash, Role::User)?;
+        let account = NewAccount::new(&self.app, &request.email, &request.display_name, hash, Role::User)?;
         let mut conn = self.app.db.get().await?;
         let account = account.insert(&mut conn).await?;
         let response = RegisterResponse { account: Some((&account).into()) };
