@@ -149,7 +149,7 @@ async fn a_failure_later_is_the_last_event() {
         "{}",
         answer.text()
     );
-    let answer = f.send(watch("/v1/watch/t", "*/*")).await;
+    let answer = f.send(watch("/v1/watch/t", "application/x-ndjson")).await;
     assert_eq!(answer.text(), format!("{{\"result\":{{\"noteText\":\"hi\"}}}}\n{error}\n"));
 }
 
