@@ -20,9 +20,9 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 use crate::domains::auth::Sessions;
@@ -234,10 +234,26 @@ async fn run<S>(service: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    match service.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let Ok(response) = service.oneshot(request).await;
+    match framing_error(response.headers()) {
+        Some(error) => Status::from(error).into_http(),
+        None => response,
     }
+}
+
+/// tonic refuses messages that are too large or not framed as gRPC with a bare status, and calls the latter internal
+/// errors. They are the client's, and get a reason like every other. Errors of ours have one already.
+fn framing_error(headers: &HeaderMap) -> Option<Error> {
+    let status = headers.get("grpc-status").filter(|_| !headers.contains_key("grpc-status-details-bin"))?;
+    let (reason, message) = match Code::from_bytes(status.as_bytes()) {
+        Code::OutOfRange => (Reason::PayloadTooLarge, "the message is larger than the server takes"),
+        Code::Internal => (Reason::InvalidFormat, "the request is not a well-formed gRPC message"),
+        Code::Unimplemented => {
+            (Reason::UnsupportedMediaType, "the message is compressed in a way that is not supported")
+        }
+        _ => return None,
+    };
+    Some(Error::new(reason, message))
 }
 
 fn late() -> Status {

@@ -200,9 +200,25 @@ async fn messages_larger_than_the_limit_are_refused_on_every_transport() {
     let node = world.node().await;
     let long = "x".repeat(3000);
     let login = LoginRequest { email: long.clone(), password: "x".into() };
-    assert_eq!(node.auth().login(login).await.unwrap_err().code(), Code::OutOfRange);
+    let refused = refusal(node.auth().login(login).await);
+    assert_eq!(refused, (Code::ResourceExhausted, "PAYLOAD_TOO_LARGE".into()));
     let answer = node.rest(Method::POST, "/v1/auth/login", None, Some(json!({"email": long, "password": "x"}))).await;
     answer.refused(413, "PAYLOAD_TOO_LARGE", 2002);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_grpc_message_is_the_clients_fault() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let status = async |body: &[u8]| {
+        let request = node.http().post(node.url("/rialto.auth.v1.AuthService/Login"));
+        let request = request.header("content-type", "application/grpc-web+proto").body(body.to_vec());
+        soon(request.send()).await.unwrap().headers()["grpc-status"].to_str().unwrap().to_owned()
+    };
+    // Nothing, half a head, an unknown flag, compression that was not announced, a length that lies, no protobuf.
+    for body in [&[][..], &[0, 0], &[9, 0, 0, 0, 0], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 1], &[0, 0, 0, 0, 1, 0xff]] {
+        assert_eq!(status(body).await, "3", "{body:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

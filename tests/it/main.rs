@@ -9,6 +9,7 @@ mod command;
 mod contract;
 mod gate;
 mod harness;
+mod limits;
 mod live;
 mod messaging;
 mod nodes;

@@ -45,7 +45,7 @@ class Rialto:
             raise
         finally:
             too_long.cancel()
-        if not self.line:
+        if not self.line.endswith("\n"):
             status = self.process.wait(STOP)
             self.print_log()
             raise RuntimeError(f"rialto dev did not start; status {status}")

@@ -8,7 +8,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 target="${CARGO_TARGET_DIR:-target}"
-RIALTO_BIN="${RIALTO_BIN:-$target/debug/rialto}"
+RIALTO_BIN="$(realpath "${RIALTO_BIN:-$target/debug/rialto}")"
 RIALTO_PYTHON="${RIALTO_PYTHON:-$target/venv/bin/python}"
 PYTHONDONTWRITEBYTECODE=1
 export RIALTO_BIN PYTHONDONTWRITEBYTECODE
@@ -19,6 +19,7 @@ trap 'rm -rf "$temporary"' EXIT
 trap 'kill -TERM "$runner" 2>/dev/null; wait "$runner"; exit 1' INT TERM HUP
 
 mkdir "$temporary/stubs"
+# shellcheck disable=SC2046 # no spaces in these names
 "$RIALTO_PYTHON" -m grpc_tools.protoc -I proto --python_out="$temporary/stubs" --grpc_python_out="$temporary/stubs" \
     $(find proto -name '*.proto')
 
