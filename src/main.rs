@@ -201,7 +201,11 @@ async fn migrate(config: &Config, action: &Migrate) -> anyhow::Result<()> {
                 println!("applied {migration}");
             }
         }
-        Migrate::Down { all } => println!("reverted {}", db::migrate_down(url, *all).await?),
+        Migrate::Down { all } => {
+            for migration in db::migrate_down(url, *all).await? {
+                println!("reverted {migration}");
+            }
+        }
         Migrate::Status => {
             let status = db::migration_status(url).await?;
             status.applied.iter().for_each(|name| println!("applied  {name}"));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bb8::Pool;
 use diesel::ConnectionError;
+use diesel::migration::{MigrationSource, MigrationVersion};
+use diesel::pg::Pg;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -82,40 +84,52 @@ async fn harness(url: &str) -> anyhow::Result<AsyncMigrationHarness<AsyncPgConne
     Ok(AsyncMigrationHarness::new(conn))
 }
 
+/// As the migration harness answers.
+type Attempt<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> anyhow::Error {
     anyhow::anyhow!("a migration failed: {error}")
+}
+
+/// The name of a migration, such as `2026-11-21-000001_accounts`.
+fn name(version: &MigrationVersion<'_>) -> Attempt<String> {
+    let known = MigrationSource::<Pg>::migrations(&MIGRATIONS)?;
+    let found = known.iter().find(|migration| migration.name().version() == *version);
+    Ok(found.map_or_else(|| version.to_string(), |migration| migration.name().to_string()))
 }
 
 /// Applies what is pending; returns the names.
 pub async fn migrate_up(url: &str) -> anyhow::Result<Vec<String>> {
     let mut harness = harness(url).await?;
-    let ran = tokio::task::block_in_place(|| {
-        harness.run_pending_migrations(MIGRATIONS).map(|ran| ran.iter().map(ToString::to_string).collect())
-    });
+    let ran: Attempt<_> =
+        tokio::task::block_in_place(|| harness.run_pending_migrations(MIGRATIONS)?.iter().map(name).collect());
     ran.map_err(failed)
 }
 
-/// Takes the newest migration back, or all; returns how many.
-pub async fn migrate_down(url: &str, all: bool) -> anyhow::Result<usize> {
+/// Takes the newest migration back, or all; returns the names.
+pub async fn migrate_down(url: &str, all: bool) -> anyhow::Result<Vec<String>> {
     let mut harness = harness(url).await?;
-    tokio::task::block_in_place(|| {
-        if all {
-            harness.revert_all_migrations(MIGRATIONS).map(|reverted| reverted.len())
+    let reverted: Attempt<_> = tokio::task::block_in_place(|| {
+        let reverted = if all {
+            harness.revert_all_migrations(MIGRATIONS)?
+        } else if harness.applied_migrations()?.is_empty() {
+            Vec::new()
         } else {
-            harness.revert_last_migration(MIGRATIONS).map(|_| 1)
-        }
-    })
-    .map_err(failed)
+            vec![harness.revert_last_migration(MIGRATIONS)?]
+        };
+        reverted.iter().map(name).collect()
+    });
+    reverted.map_err(failed)
 }
 
 /// What is applied and what is pending.
 pub async fn migration_status(url: &str) -> anyhow::Result<MigrationStatus> {
     let mut harness = harness(url).await?;
-    tokio::task::block_in_place(|| {
-        let mut applied: Vec<_> = harness.applied_migrations()?.iter().map(ToString::to_string).collect();
+    let status: Attempt<_> = tokio::task::block_in_place(|| {
+        let mut applied = harness.applied_migrations()?.iter().map(name).collect::<Result<Vec<_>, _>>()?;
         applied.reverse();
         let pending = harness.pending_migrations(MIGRATIONS)?;
         Ok(MigrationStatus { applied, pending: pending.iter().map(|migration| migration.name().to_string()).collect() })
-    })
-    .map_err(failed)
+    });
+    status.map_err(failed)
 }

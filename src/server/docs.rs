@@ -41,18 +41,17 @@ fn write_operation(html: &mut String, path: &str, verb: &str, operation: &Value,
         (None, Some(_)) => "any account",
         (None, None) => "public",
     };
-    let text = |key: &str| escape(operation[key].as_str().unwrap_or_default());
+    let text = |key: &str| operation[key].as_str().map(escape);
     // Writing to a string does not fail.
     let _ = write!(
         html,
         "<details><summary><span class=verb>{}</span><code>{}</code><span class=access>{}</span></summary>\
-         <p>{}</p><p>{}</p><p>gRPC: <code>{}</code></p>",
+         <p>{}</p><p>gRPC: <code>{}</code></p>",
         verb.to_uppercase(),
         escape(path),
         escape(access),
-        text("summary"),
-        text("description"),
-        text("x-grpc-method"),
+        text("description").or(text("summary")).unwrap_or_default(),
+        text("x-grpc-method").unwrap_or_default(),
     );
     let mut rows = String::new();
     for parameter in operation["parameters"].as_array().into_iter().flatten() {

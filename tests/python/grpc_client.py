@@ -36,7 +36,7 @@ def detail(error: grpc.RpcError, kind):
 
 @contextlib.contextmanager
 def refused(code: grpc.StatusCode, reason: str | None = None):
-    """Expects that a call is refused with this code, and with this reason in its google.rpc.ErrorInfo. Gives the error."""
+    """Expects that a call is refused with this code, and this reason in its google.rpc.ErrorInfo. Gives the error."""
     caught = []
     try:
         yield caught

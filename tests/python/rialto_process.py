@@ -23,7 +23,8 @@ class Rialto:
 
     def start(self) -> None:
         """Starts the server and waits until it is ready. On the same data directory as before, if it ran before."""
-        command = [os.environ["RIALTO_BIN"], "dev", "--json", "--listen", "127.0.0.1:0", "--data-dir", str(self.data_dir)]
+        command = [os.environ["RIALTO_BIN"], "dev", "--json", "--listen", "127.0.0.1:0"]
+        command += ["--data-dir", str(self.data_dir)]
         # Not the settings of whoever runs the tests.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RIALTO_")}
         with open(self.log_path, "ab") as log:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The foreign clients: Python on grpcio and on the standard library, against a real `rialto dev`. Called by scripts/test.sh.
+# The foreign clients: Python on grpcio and on the standard library, against a real `rialto dev`. Part of `make test`.
 #
 #   RIALTO_BIN     the server to test             (default: target/debug/rialto)
 #   RIALTO_PYTHON  a Python with requirements.txt (default: target/venv/bin/python)

@@ -95,7 +95,8 @@ def grpc_and_rest_say_the_same():
     page = alice.rest.get(f"/v1/conversations/{conversation}/messages").ok()
     expect_equal(page, {"messages": [json_format.MessageToDict(sent)], "nextPageToken": ""})
     posted = bob.post(conversation, "over REST")
-    expect_equal(sorted(posted), sorted(["id", "conversationId", "seq", "senderId", "clientMessageId", "text", "createdAt"]))
+    fields = ["id", "conversationId", "seq", "senderId", "clientMessageId", "text", "createdAt"]
+    expect_equal(sorted(posted), sorted(fields))
     listed = messaging.ListMessages(pb.ListMessagesRequest(conversation_id=conversation), **bob.call).messages
     expect_equal([json_format.MessageToDict(message) for message in listed][0], posted)
     for alias in ("/api/v1/auth/me", "/api/auth/me"):
