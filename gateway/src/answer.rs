@@ -122,7 +122,11 @@ pub(crate) async fn unary(
         let frame = frame.map_err(|status| broken_body(&status))?;
         match frame.into_data() {
             Ok(data) => frames.push(data),
-            Err(other) => trailers = other.into_trailers().ok(),
+            Err(other) => {
+                // Nothing counts after the status.
+                trailers = other.into_trailers().ok();
+                break;
+            }
         }
         while let Some(next) = frames.next().map_err(broken_frame)? {
             if message.replace(next).is_some() {

@@ -176,7 +176,7 @@ pub(crate) enum Rejection {
     Body,
     #[error("the request body is larger than {0} bytes")]
     TooLarge(usize),
-    #[error("the request body must be application/json")]
+    #[error("the request body must be application/json, not compressed")]
     MediaType,
     #[error("the answer has no representation that the Accept header allows")]
     NotAcceptable,

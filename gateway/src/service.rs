@@ -168,6 +168,9 @@ where
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Rejection::MediaType);
+    }
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(Rejection::TooLarge(limit));

@@ -6,6 +6,7 @@
 //! to bear.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use diesel_async::RunQueryDsl;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited};
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use sha2::{Digest, Sha256};
 use tonic::Status;
 use tonic::body::Body;
@@ -25,6 +28,7 @@ use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy::Rule;
+use crate::proto;
 use crate::schema::idempotency_keys as table;
 
 const HEADER: &str = "idempotency-key";
@@ -58,13 +62,12 @@ pub async fn once<F>(
 where
     F: Future<Output = Response<Body>>,
 {
-    let Some(key) = request.headers().get(HEADER) else { return Ok(call(request).await) };
-    let key = valid_key(key)?.to_owned();
+    let Some(key) = key(request.headers())? else { return Ok(call(request).await) };
     // The kept answer must be readable for every client.
     request.headers_mut().remove("grpc-accept-encoding");
     let (head, body) = request.into_parts();
     let body = collect(body, app.config.server.max_message_bytes).await?;
-    let request_hash = Sha256::digest(&body).to_vec();
+    let request_hash = Sha256::digest(canonical(rule, &body)).to_vec();
     let this = Use { account_id: caller.account_id, method: rule.path, key, request_hash };
 
     {
@@ -75,22 +78,41 @@ where
         }
     }
     let response = call(Request::from_parts(head, Body::new(Full::new(body)))).await;
-    let mut conn = app.db.get().await.map_err(Status::from)?;
-    if response.headers().contains_key("grpc-status") {
-        this.forget(&mut conn).await?;
-        return Ok(response);
-    }
     let (head, body) = response.into_parts();
     let collected = body.collect().await?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
     let data = collected.to_bytes();
-    this.finish(&mut conn, &data).await?;
+    let mut conn = app.db.get().await.map_err(Status::from)?;
+    let status = head.headers.get("grpc-status").or(trailers.get("grpc-status"));
+    if status.is_some_and(|status| status == "0") {
+        this.finish(&mut conn, &data).await?;
+    } else {
+        this.forget(&mut conn).await?;
+    }
     Ok(Response::from_parts(head, with_trailers(data, trailers)))
 }
 
-fn valid_key(key: &HeaderValue) -> Result<&str, Error> {
-    let visible = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
-    visible.ok_or_else(|| Error::new(Reason::InvalidInput, "idempotency-key must be 1 to 255 visible ASCII characters"))
+fn key(headers: &HeaderMap) -> Result<Option<String>, Error> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(key) = values.next() else { return Ok(None) };
+    let fit = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && values.next().is_none());
+    let unfit =
+        || Error::new(Reason::InvalidInput, "idempotency-key must be one, of 1 to 255 visible ASCII characters");
+    fit.map(|key| Some(key.to_owned())).ok_or_else(unfit)
+}
+
+/// The same request in the same bytes, in whatever order its fields came. What can't be decoded, because it is compressed
+/// or broken, stands for itself.
+fn canonical(rule: &Rule, body: &Bytes) -> Vec<u8> {
+    static POOL: LazyLock<Option<DescriptorPool>> = LazyLock::new(|| DescriptorPool::decode(proto::DESCRIPTORS).ok());
+    let (service, method) = rule.path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let service = POOL.as_ref().and_then(|pool| pool.get_service_by_name(service));
+    let method = service.and_then(|service| service.methods().find(|found| found.name() == method));
+    match (method, body.split_at_checked(5)) {
+        (Some(method), Some(([0, ..], message))) => DynamicMessage::decode(method.input(), message)
+            .map_or_else(|_| body.to_vec(), |message| message.encode_to_vec()),
+        _ => body.to_vec(),
+    }
 }
 
 async fn collect(body: Body, max: usize) -> Result<Bytes, Error> {
@@ -111,7 +133,7 @@ fn replay(data: Vec<u8>) -> Response<Body> {
 }
 
 fn with_trailers(data: Bytes, trailers: HeaderMap) -> Body {
-    let frames = [Ok::<_, Status>(Frame::data(data)), Ok(Frame::trailers(trailers))];
+    let frames = [Frame::data(data), Frame::trailers(trailers)].map(Ok::<_, Status>);
     Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
 }
 

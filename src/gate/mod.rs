@@ -93,7 +93,7 @@ where
 {
     async fn pass(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (mut head, body) = request.into_parts();
-        let rule = rule(head.uri.path())?;
+        let rule = self.checks.rule(head.uri.path())?;
         let record = RequestRecord::of(&head.extensions);
         if let Some(record) = &record {
             let _ = record.method.set(rule.path);
@@ -182,6 +182,14 @@ where
 }
 
 impl Checks {
+    fn rule(&self, path: &str) -> Result<&'static Rule, Error> {
+        static OPEN_RULES: [Rule; 4] = OPEN;
+        let open = || OPEN_RULES.iter().find(|rule| rule.path == path);
+        let served = |rule: &&Rule| self.app.config.server.reflection || !rule.path.starts_with("/grpc.reflection.");
+        let found = policy::rule(path).or_else(|| open().filter(served));
+        found.ok_or_else(|| Error::new(Reason::MethodUnknown, "the server has no such method"))
+    }
+
     /// Who calls. `None` for a public method, whatever credentials came along.
     async fn who(&self, rule: &Rule, head: &Parts) -> Result<Option<Caller>, Error> {
         if rule.access == Access::Public {
@@ -246,7 +254,9 @@ where
 fn framing_error(headers: &HeaderMap) -> Option<Error> {
     let status = headers.get("grpc-status").filter(|_| !headers.contains_key("grpc-status-details-bin"))?;
     let (reason, message) = match Code::from_bytes(status.as_bytes()) {
-        Code::OutOfRange => (Reason::PayloadTooLarge, "the message is larger than the server takes"),
+        Code::OutOfRange | Code::ResourceExhausted => {
+            (Reason::PayloadTooLarge, "the message is larger than the server takes")
+        }
         Code::Internal => (Reason::InvalidFormat, "the request is not a well-formed gRPC message"),
         Code::Unimplemented => {
             (Reason::UnsupportedMediaType, "the message is compressed in a way that is not supported")
@@ -258,13 +268,6 @@ fn framing_error(headers: &HeaderMap) -> Option<Error> {
 
 fn late() -> Status {
     Error::new(Reason::Timeout, "the call took longer than it may").into()
-}
-
-fn rule(path: &str) -> Result<&'static Rule, Error> {
-    static OPEN_RULES: [Rule; 4] = OPEN;
-    policy::rule(path)
-        .or_else(|| OPEN_RULES.iter().find(|rule| rule.path == path))
-        .ok_or_else(|| Error::new(Reason::MethodUnknown, "the server has no such method"))
 }
 
 /// The token of `authorization: Bearer …` (RFC 6750, section 2.1). Two such headers are refused, because two servers

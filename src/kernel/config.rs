@@ -89,7 +89,7 @@ impl Default for Server {
             cors_origins: Vec::new(),
             max_message_bytes: 4 << 20,
             max_concurrent_streams: 200,
-            max_pending_reset_streams: 20,
+            max_pending_reset_streams: 100,
             max_header_list_bytes: 16 << 10,
             max_connections: 20_000,
             request_timeout_seconds: 30,

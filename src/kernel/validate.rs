@@ -71,7 +71,10 @@ impl Violations {
     }
 
     fn min_items(&mut self, field: &'static str, items: usize, min: usize) {
-        self.check(Field(field), items >= min, || format!("must have at least {min} items"));
+        self.check(Field(field), items >= min, || match min {
+            1 => "must not be empty".into(),
+            _ => format!("must have at least {min} items"),
+        });
     }
 
     fn max_items(&mut self, field: &'static str, items: usize, max: usize) {

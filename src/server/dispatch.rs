@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use tonic::Status;
 use tonic::body::Body;
@@ -21,7 +23,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::flood::{self, FloodGuard, Flooded};
@@ -34,12 +36,15 @@ use crate::kernel::caller::{RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason, ReasonInfo};
 use crate::proto;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Answers that browsers may read besides the safelisted headers.
-const EXPOSED: [HeaderName; 9] = [
+const EXPOSED: [HeaderName; 10] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
-    HeaderName::from_static("x-request-id"),
+    REQUEST_ID,
+    header::ALLOW,
     HeaderName::from_static("idempotency-replayed"),
     HeaderName::from_static("ratelimit-limit"),
     HeaderName::from_static("ratelimit-remaining"),
@@ -49,18 +54,10 @@ const EXPOSED: [HeaderName; 9] = [
 
 type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Everything behind the edge.
+/// Everything behind the edge: the three ways in, each behind the flood guard.
 #[derive(Clone)]
 pub struct Http {
-    guard: FloodGuard,
-    ways: Ways,
-    errors: ErrorRenderer,
-}
-
-/// The three ways in, behind the flood guard.
-#[derive(Clone)]
-struct Ways {
-    grpc: Gate<Routes>,
+    grpc: Answering,
     grpc_web: Answering,
     rest: Answering,
 }
@@ -69,50 +66,87 @@ impl Http {
     /// Puts the ways together.
     pub fn new(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Self> {
         let gateway = gateway(app, gate.clone())?;
-        let errors = gateway.errors().clone();
+        let guard = flood::guard(app)?;
+        let protect = Protect { guard, errors: gateway.errors().clone() };
         let cors = cors(&app.config.server.cors_origins)?;
         let compression = CompressionLayer::new().compress_when(
             SizeAbove::new(1024)
                 .and(NotForContentType::const_new("text/event-stream"))
                 .and(NotForContentType::const_new("application/x-ndjson")),
         );
-        let rest = compression.layer(Rest { pages: pages(app, keys, health)?, gateway });
         let patience = Duration::from_secs(app.config.server.body_timeout_seconds);
+        let rest = Rest { pages: pages(app, keys, health)?, gateway };
         let rest = RequestBodyTimeoutLayer::new(patience)
             .layer(rest.map_request(|request: Request<_>| request.map(Body::new)));
+        let rest = compression.layer(protect.clone().around(Transport::Rest, rest));
         let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
-        let ways = Ways {
-            grpc_web: BoxCloneSyncService::new(cors.clone().layer(GrpcWebLayer::new().layer(gate.clone()))),
+        let grpc_web = protect.clone().around(Transport::GrpcWeb, GrpcWebLayer::new().layer(gate.clone()));
+        Ok(Self {
+            grpc: protect.around(Transport::Grpc, gate),
+            grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
             rest: BoxCloneSyncService::new(cors.layer(rest)),
-            grpc: gate,
-        };
-        Ok(Self { guard: flood::guard(app)?, ways, errors })
+        })
     }
 
     /// Answers a request.
-    pub async fn call<B>(self, transport: Transport, request: Request<B>) -> Response<Body>
+    pub async fn call<B>(self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<rialto_gateway::BoxError>,
     {
-        let id = RequestRecord::of(request.extensions());
-        let Ok(response) = self.guard.layer(self.ways).oneshot(request.map(Body::new)).await;
-        match response.extensions().get::<Flooded>() {
-            None => response,
-            Some(Flooded(wait)) => {
-                let error = Error::new(Reason::RateLimitExceeded, "too many requests").retry_after(*wait);
-                error_response(&self.errors, transport, error.into(), id.as_ref().map_or("", |record| &record.id))
-            }
-        }
-    }
-
-    /// An error as the transport has it.
-    pub fn error(&self, transport: Transport, status: Status, request_id: &str) -> Response<Body> {
-        error_response(&self.errors, transport, status, request_id)
+        let transport = RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport);
+        let way = match transport {
+            Transport::Grpc => self.grpc,
+            Transport::GrpcWeb => self.grpc_web,
+            Transport::Rest => self.rest,
+        };
+        let Ok(response) = way.oneshot(request.map(Body::new)).await;
+        response
     }
 }
 
-fn error_response(errors: &ErrorRenderer, transport: Transport, status: Status, request_id: &str) -> Response<Body> {
+/// Refuses floods and survives panics, with errors of the client's own protocol.
+#[derive(Clone)]
+struct Protect {
+    guard: FloodGuard,
+    errors: ErrorRenderer,
+}
+
+impl Protect {
+    fn around<S>(self, transport: Transport, inner: S) -> Answering
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        let guarded = self.guard.layer(inner);
+        let errors = self.errors;
+        BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+            let id = request.headers().get(REQUEST_ID).cloned();
+            let (guarded, errors) = (guarded.clone(), errors.clone());
+            async move {
+                let answered = AssertUnwindSafe(guarded.oneshot(request)).catch_unwind().await;
+                let error = match answered {
+                    // The panic hook has logged where and why.
+                    Err(_) => Error::new(Reason::Internal, "the server failed"),
+                    Ok(Ok(response)) => match response.extensions().get::<Flooded>() {
+                        None => return Ok(response),
+                        Some(Flooded(wait)) => {
+                            Error::new(Reason::RateLimitExceeded, "too many requests").retry_after(*wait)
+                        }
+                    },
+                };
+                Ok(error_response(&errors, transport, error.into(), id))
+            }
+        }))
+    }
+}
+
+fn error_response(
+    errors: &ErrorRenderer,
+    transport: Transport,
+    status: Status,
+    request_id: Option<HeaderValue>,
+) -> Response<Body> {
     match transport {
         Transport::Grpc => status.into_http(),
         Transport::GrpcWeb => {
@@ -121,30 +155,7 @@ fn error_response(errors: &ErrorRenderer, transport: Transport, status: Status, 
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response
         }
-        Transport::Rest => {
-            let id = HeaderValue::from_str(request_id).unwrap_or_else(|_| HeaderValue::from_static("-"));
-            let headers = HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), id)]);
-            with_security_headers(errors.render(&status, &headers))
-        }
-    }
-}
-
-impl Service<Request<Body>> for Ways {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let transport = RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport);
-        match transport {
-            Transport::Grpc => self.grpc.call(request),
-            Transport::GrpcWeb => Box::pin(self.grpc_web.clone().oneshot(request)),
-            Transport::Rest => Box::pin(self.rest.clone().oneshot(request)),
-        }
+        Transport::Rest => errors.render(&status, &request_id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
     }
 }
 
@@ -238,18 +249,24 @@ fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {
         AllowOrigin::list(origins.iter().map(|origin| origin.parse()).collect::<Result<Vec<HeaderValue>, _>>()?)
     };
     let hour = Duration::from_secs(3600);
-    // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed.
+    // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed. Headers are
+    // mirrored because `*` does not cover `authorization` (Fetch standard, CORS-preflight fetch).
     Ok(CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods(Any)
-        .allow_headers(Any)
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(EXPOSED)
         .max_age(hour))
 }
 
 /// What browsers are told about answers that are not pages (OWASP REST Security Cheat Sheet).
 fn with_security_headers(mut response: Response<Body>) -> Response<Body> {
+    // RFC 9110, section 15.5.2.
+    let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();
+    if unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

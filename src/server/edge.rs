@@ -1,10 +1,9 @@
-//! The outermost layer: gives each request its id, its client address and its log line, turns a panic into an error, and
-//! counts what a connection has in flight.
+//! The outermost layer: gives each request its id, its client address and its log line, and counts what a connection has
+//! in flight.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,8 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -48,7 +46,7 @@ impl Edge {
 
     async fn handle(self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let transport = transport(request.headers());
+        let transport = transport(request.version(), request.headers());
         let id = self.request_id(request.headers());
         let address = client_address(request.headers(), peer, self.app.config.server.trusted_proxies);
         let (method, account) = (OnceLock::new(), OnceLock::new());
@@ -60,12 +58,7 @@ impl Edge {
 
         let span = tracing::info_span!("request", request_id = %record.id);
         let http = self.http.clone();
-        let answered = AssertUnwindSafe(http.call(transport, request)).catch_unwind().instrument(span.clone()).await;
-        let mut response = answered.unwrap_or_else(|_| {
-            // The panic hook has logged where and why.
-            let error = crate::kernel::error::Error::new(crate::kernel::error::Reason::Internal, "the server failed");
-            self.http.error(transport, error.into(), &record.id)
-        });
+        let mut response = http.call(request).instrument(span.clone()).await;
         response.headers_mut().insert(REQUEST_ID, id);
         let _in_span = span.enter();
         self.log(&record, address, &response, started.elapsed());
@@ -100,11 +93,12 @@ impl Edge {
     }
 }
 
-fn transport(headers: &HeaderMap) -> Transport {
+fn transport(version: Version, headers: &HeaderMap) -> Transport {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     match content_type.strip_prefix(b"application/grpc") {
         Some(rest) if rest.starts_with(b"-web") => Transport::GrpcWeb,
-        Some(b"" | [b'+' | b';', ..]) => Transport::Grpc,
+        // gRPC needs trailers, which clients of HTTP/1.1 don't read.
+        Some(b"" | [b'+' | b';', ..]) if version == Version::HTTP_2 => Transport::Grpc,
         _ => Transport::Rest,
     }
 }
@@ -224,13 +218,14 @@ mod tests {
     #[test]
     fn the_content_type_tells_the_transport() {
         let of = |value: &'static str| {
-            transport(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]))
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
+            transport(Version::HTTP_2, &headers)
         };
         assert_eq!(of("application/grpc"), Transport::Grpc);
         assert_eq!(of("application/grpc+proto"), Transport::Grpc);
         assert_eq!(of("application/grpc-web-text+proto"), Transport::GrpcWeb);
         assert_eq!(of("application/grpcx"), Transport::Rest);
         assert_eq!(of("application/json"), Transport::Rest);
-        assert_eq!(transport(&HeaderMap::new()), Transport::Rest);
+        assert_eq!(transport(Version::HTTP_2, &HeaderMap::new()), Transport::Rest);
     }
 }

@@ -86,9 +86,11 @@ async fn a_flood_is_refused_in_the_clients_own_protocol() {
     for _ in 0..3 {
         node.rest(Method::GET, "/health", None, None).await.ok();
     }
-    let refused = node.rest(Method::GET, "/health", None, None).await;
+    let from_a_page = node.http().get(node.url("/health")).header("origin", "https://app.example.com").send();
+    let refused = crate::harness::Answer::of(from_a_page.await.unwrap()).await;
     refused.refused(429, "RATE_LIMIT_EXCEEDED", 5004);
     assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.headers["access-control-allow-origin"], "https://app.example.com");
     let login = LoginRequest { email: "a@b.c".into(), password: "x".into() };
     let refused = refusal(node.auth().login(login).await);
     assert_eq!(refused, (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED".into()));
@@ -141,6 +143,11 @@ async fn a_call_that_is_repeated_with_its_idempotency_key_happens_once() {
     let again = create(&ann, "k", "one").await;
     assert_eq!(again.headers["idempotency-replayed"], "true");
     assert_eq!(again.ok(), first);
+    // The same request, said otherwise.
+    let reordered = format!(r#"{{"memberIds":["{}"],"title":"one"}}"#, bob.id);
+    let request = node.http().post(node.url("/v1/conversations")).bearer_auth(&ann.token);
+    let request = request.header("idempotency-key", "k").header("content-type", "application/json").body(reordered);
+    assert_eq!(crate::harness::Answer::of(request.send().await.unwrap()).await.ok(), first);
     create(&ann, "k", "another").await.refused(409, "IDEMPOTENCY_KEY_REUSED", 3003);
     // A key is its account's own.
     assert_ne!(create(&bob, "k", "one").await.ok()["id"], first["id"]);
@@ -177,6 +184,29 @@ async fn of_calls_with_one_idempotency_key_at_once_one_happens() {
         .collect();
     assert!(statuses.contains(&200) && statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
     assert_eq!(world.count("conversations").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_a_crashed_server_left_without_an_answer_can_be_made_again_after_a_minute() {
+    use diesel_async::SimpleAsyncConnection;
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let create = async || {
+        let request = node.http().post(node.url("/v1/conversations")).bearer_auth(&ann.token);
+        let request = request.header("idempotency-key", "k").json(&json!({ "member_ids": [bob.id] }));
+        crate::harness::Answer::of(request.send().await.unwrap()).await
+    };
+    create().await.ok();
+    // As the crash would have left it.
+    world.database().await.batch_execute("UPDATE idempotency_keys SET response = NULL").await.unwrap();
+    let under_way = create().await;
+    under_way.refused(409, "RESOURCE_CONFLICT", 3003);
+    assert_eq!(under_way.headers["retry-after"], "1");
+    world.clock.advance(Duration::from_secs(61));
+    create().await.ok();
+    create().await.ok();
+    assert_eq!(world.count("conversations").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -229,6 +229,30 @@ async fn one_stream_sends_to_and_watches_several_conversations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watching_again_begins_again_and_nothing_of_the_first_time_follows() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let id = ann.conversation(&node, &[&bob]).await;
+    for i in 0..100 {
+        ann.send(&node, &id, &i.to_string()).await;
+    }
+    for _ in 0..10 {
+        let mut bobs = Duplex::open(&node, &bob).await;
+        bobs.say(1, watch(&id, Some(0))).await;
+        // The same conversation, whatever the case of its id.
+        bobs.say(2, watch(&id.to_uppercase(), Some(0))).await;
+        while !matches!(bobs.hear().await, (2, Response::Subscribed(_))) {}
+        for expected in 1..=100 {
+            let (0, Response::Event(event)) = bobs.hear().await else { panic!() };
+            assert_eq!(event.event.unwrap().seq, expected);
+        }
+        bobs.say(3, Command::Unsubscribe(Unsubscribe { conversation_id: id.to_uppercase() })).await;
+        let (3, Response::Unsubscribed(_)) = bobs.hear().await else { panic!() };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_of_one_stream_keep_their_order() {
     let world = World::new().await;
     let node = world.node().await;

@@ -180,6 +180,31 @@ async fn messages_are_paged_newest_first_and_from_a_number_on_oldest_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_long_messages_ends_before_it_is_too_large_for_an_answer() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, _, id) = two(&node).await;
+    let whale = "🐳".repeat(10_000);
+    let mut client = ann.messaging(&node);
+    for i in 0..110 {
+        client.send_message(send(&id, &i.to_string(), &whale)).await.unwrap();
+    }
+    let (mut seen, mut token) = (0, String::new());
+    loop {
+        let path = format!("/v1/conversations/{id}/messages?page_size=200&page_token={token}");
+        let page = ann.get(&node, &path).await.ok();
+        seen += page["messages"].as_array().unwrap().len();
+        token = page["nextPageToken"].as_str().unwrap().to_owned();
+        if token.is_empty() {
+            break;
+        }
+        let request = ListMessagesRequest { page_size: 200, page_token: token.clone(), ..list(&id) };
+        client.list_messages(request).await.unwrap();
+    }
+    assert_eq!(seen, 110);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conversations_are_paged_by_activity() {
     let world = World::new().await;
     let node = world.node().await;
@@ -230,6 +255,13 @@ async fn bad_requests_name_the_field_and_write_nothing() {
         let answer = ann.get(&node, &format!("{messages}?{query}")).await;
         answer.refused(422, "VALIDATION_ERROR", 2001);
         assert_eq!(answer.fields(), [field]);
+    }
+    for micros in [i64::MIN, -300_000_000_000_000_000, -1, i64::MAX] {
+        use base64::Engine;
+        let key = [&[1, 1], &micros.to_be_bytes()[..], &[0; 16]].concat();
+        let token = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key);
+        let answer = ann.get(&node, &format!("/v1/conversations?page_token={token}")).await;
+        answer.refused(422, "VALIDATION_ERROR", 2001);
     }
     for query in ["page_size=x", "unknown=1", "after_seq=1e99"] {
         ann.get(&node, &format!("{messages}?{query}")).await.refused(400, "INVALID_FORMAT", 2004);

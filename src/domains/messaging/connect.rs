@@ -5,21 +5,22 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
+use uuid::Uuid;
 
 use super::committer::answer;
 use super::live::Reader;
 use super::service::MessagingService;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::policy;
 use crate::kernel::rates::{Rate, Subject};
+use crate::kernel::{policy, wire};
 use crate::proto::rialto::messaging::v1::connect_request::Command;
 use crate::proto::rialto::messaging::v1::connect_response::Response;
 use crate::proto::rialto::messaging::v1::{
     CommandFailed, ConnectRequest, ConnectResponse, ConversationEvent, SendMessageRequest, SendMessageResponse,
-    SubscribeRequest, Subscribed, Unsubscribed,
+    SubscribeRequest, Subscribed, Unsubscribe, Unsubscribed,
 };
 
 /// Conversations that one stream may watch.
@@ -33,9 +34,9 @@ struct Connection {
     service: MessagingService,
     caller: Caller,
     out: Out,
-    watched: HashMap<String, DropGuard>,
+    watched: HashMap<Uuid, AbortOnDropHandle<()>>,
     unanswered: Arc<Semaphore>,
-    /// Readers and answers that are under way. Dropped with the stream.
+    /// Answers that are due. Dropped with the stream, like the readers.
     tasks: JoinSet<()>,
 }
 
@@ -60,11 +61,14 @@ pub async fn run(service: MessagingService, caller: Caller, mut commands: Stream
         }
     }
     // The client has said all it wanted. Answers are still due, and events of what it watches.
-    loop {
-        tokio::select! {
-            () = connection.out.closed() => return,
-            finished = connection.tasks.join_next() => if finished.is_none() { return },
-        }
+    let Connection { out, watched, mut tasks, .. } = connection;
+    let answers = async { while tasks.join_next().await.is_some() {} };
+    tokio::select! {
+        () = out.closed() => return,
+        () = answers => {}
+    }
+    if !watched.is_empty() {
+        out.closed().await;
     }
 }
 
@@ -73,12 +77,7 @@ impl Connection {
         let id = request.command_id;
         let result = match request.command {
             Some(Command::Subscribe(subscribe)) => self.subscribe(id, subscribe).await,
-            Some(Command::Unsubscribe(unsubscribe)) => {
-                self.watched.remove(&unsubscribe.conversation_id);
-                let conversation_id = unsubscribe.conversation_id;
-                respond(&self.out, id, Response::Unsubscribed(Unsubscribed { conversation_id })).await;
-                Ok(())
-            }
+            Some(Command::Unsubscribe(unsubscribe)) => self.unsubscribe(id, unsubscribe).await,
             Some(Command::Send(send)) => self.send(id, send).await,
             None => Err(Error::invalid_field("command", "one of its fields must be set")),
         };
@@ -90,18 +89,35 @@ impl Connection {
     async fn subscribe(&mut self, command_id: i64, request: SubscribeRequest) -> Result<(), Error> {
         let subject = Subject::Account(self.caller.account_id);
         self.service.app().rates.check(Rate::Default, subject).await?;
-        if self.watched.len() >= WATCHED && !self.watched.contains_key(&request.conversation_id) {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        if self.watched.len() >= WATCHED && !self.watched.contains_key(&id) {
             return Err(Error::new(Reason::InvalidInput, format!("a stream watches at most {WATCHED} conversations")));
         }
         let reader = self.service.reader(&self.caller, &request).await?;
-        let conversation_id = request.conversation_id;
-        let subscribed = Subscribed { conversation_id: conversation_id.clone(), after_seq: reader.seq };
-        respond(&self.out, command_id, Response::Subscribed(subscribed)).await;
-        let stop = CancellationToken::new();
-        self.tasks.spawn(forward(reader, conversation_id.clone(), self.out.clone(), stop.clone()));
         // Watching again from another place ends the first reader.
-        self.watched.insert(conversation_id, stop.drop_guard());
+        self.stop_watching(id).await;
+        let subscribed = Subscribed { conversation_id: id.to_string(), after_seq: reader.seq };
+        respond(&self.out, command_id, Response::Subscribed(subscribed)).await;
+        let forward = tokio::spawn(forward(reader, id.to_string(), self.out.clone()));
+        self.watched.insert(id, AbortOnDropHandle::new(forward));
         Ok(())
+    }
+
+    async fn unsubscribe(&mut self, command_id: i64, request: Unsubscribe) -> Result<(), Error> {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        self.stop_watching(id).await;
+        let unsubscribed = Unsubscribed { conversation_id: id.to_string() };
+        respond(&self.out, command_id, Response::Unsubscribed(unsubscribed)).await;
+        Ok(())
+    }
+
+    /// After this, no event of the conversation follows.
+    async fn stop_watching(&mut self, id: Uuid) {
+        if let Some(reader) = self.watched.remove(&id) {
+            reader.abort();
+            // It was aborted, or had ended by itself.
+            let _ = reader.await;
+        }
     }
 
     async fn send(&mut self, command_id: i64, request: SendMessageRequest) -> Result<(), Error> {
@@ -126,13 +142,9 @@ impl Connection {
 }
 
 /// Hands a conversation's events to the stream.
-async fn forward(mut reader: Reader, conversation_id: String, out: Out, stop: CancellationToken) {
+async fn forward(mut reader: Reader, conversation_id: String, out: Out) {
     loop {
-        let messages = tokio::select! {
-            () = stop.cancelled() => return,
-            messages = reader.next() => messages,
-        };
-        let messages = match messages {
+        let messages = match reader.next().await {
             Ok(messages) => messages,
             Err(error) => {
                 let _ = out.send(Err(error.into())).await;
@@ -141,10 +153,7 @@ async fn forward(mut reader: Reader, conversation_id: String, out: Out, stop: Ca
         };
         for message in messages {
             let event = ConversationEvent { conversation_id: conversation_id.clone(), event: Some(message.into()) };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = respond(&out, 0, Response::Event(event)) => {}
-            }
+            respond(&out, 0, Response::Event(event)).await;
         }
     }
 }

@@ -127,16 +127,33 @@ impl MessagingService {
             Some(after) => model::Message::after(&mut conn, id, key.unwrap_or(after), size + 1).await?,
             None => model::Message::before(&mut conn, id, key.unwrap_or(i64::MAX), size + 1).await?,
         };
+        let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
         Ok(ListMessagesResponse { messages: rows.iter().map(Message::from).collect(), next_page_token })
     }
+}
+
+/// How many of these messages fit into one answer: at least one, and no more than half of what a message may be, which
+/// leaves room for everything besides the text.
+fn fitting(rows: &[model::Message], max_bytes: usize) -> i64 {
+    let mut room = max_bytes / 2;
+    let mut fits = |row: &&model::Message| {
+        let needed = row.text.len() + row.client_message_id.len() + 256;
+        let fits = needed <= room;
+        room = room.saturating_sub(needed);
+        fits
+    };
+    i64::try_from(rows.iter().take_while(|row| fits(row)).count()).unwrap_or(i64::MAX).max(1)
 }
 
 fn conversation_key(key: [u8; 24]) -> Result<ConversationKey, Error> {
     let (mut micros, mut id) = ([0; 8], [0; 16]);
     micros.copy_from_slice(&key[..8]);
     id.copy_from_slice(&key[8..]);
-    let active_at = chrono::DateTime::from_timestamp_micros(i64::from_be_bytes(micros))
+    // Neither before all conversations nor beyond what Postgres can hold.
+    let micros = Some(i64::from_be_bytes(micros)).filter(|micros| *micros >= 0);
+    let active_at = micros
+        .and_then(chrono::DateTime::from_timestamp_micros)
         .ok_or_else(|| Error::invalid_field("page_token", "is not a token of this list"))?;
     Ok(ConversationKey { active_at, id: Uuid::from_bytes(id) })
 }
