@@ -8,7 +8,7 @@ scripts/setup.sh run
 find_cargo || die "cargo is not on PATH"
 PGBENCH="${PGBENCH:-$(find_postgres_program pgbench)}" || die "pgbench is missing: it comes with PostgreSQL's server or contrib package"
 export PGBENCH
-step "build (release)"
-cargo build --release --workspace --bins || die "the build failed"
+step "build (as servers are built for use)"
+cargo build --profile dist --workspace --bins || die "the build failed"
 step "bench"
-exec "$target/release/rialto-bench" "$@"
+exec "$target/dist/rialto-bench" "$@"

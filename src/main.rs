@@ -138,7 +138,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Serve(flags) => serve(Config::read(&sources(&flags.as_config()))?).await?,
         Command::Worker => {
-            let config = production(Config::read(&sources(&json!({})))?)?;
+            let config = Config::read(&sources(&json!({})))?;
+            config.require_production()?;
+            let _log = telemetry::start(&config.log)?;
             let stop = server::stop_signal()?;
             let app = app::start(config, Clock::default(), tokio_util::sync::CancellationToken::new())?;
             let stopping = app.stopping.clone();
@@ -173,14 +175,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn production(config: Config) -> anyhow::Result<Config> {
-    config.require_production()?;
-    telemetry::start(&config.log)?;
-    Ok(config)
-}
-
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let config = production(config)?;
+    config.require_production()?;
+    let _log = telemetry::start(&config.log)?;
     let stop = server::stop_signal()?;
     let status = db::migration_status(config.database.url.expose()).await?;
     anyhow::ensure!(status.pending.is_empty(), "migrations are pending; run `rialto migrate up`");

@@ -40,7 +40,7 @@ pub async fn run(dev: Dev) -> anyhow::Result<()> {
 
     let data_dir = services.data_dir().to_owned();
     let config = configure(&dev, &services)?;
-    telemetry::start(&config.log)?;
+    let _log = telemetry::start(&config.log)?;
     let running = async {
         for migration in db::migrate_up(config.database.url.expose()).await? {
             tracing::info!(migration, "migrated");

@@ -55,11 +55,12 @@ const EXPOSED: [HeaderName; 10] = [
 type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Everything behind the edge: the three ways in, each behind the flood guard.
-#[derive(Clone)]
 pub struct Http {
     grpc: Answering,
     grpc_web: Answering,
     rest: Answering,
+    /// The same for pages of other origins.
+    rest_cors: Answering,
 }
 
 impl Http {
@@ -84,23 +85,25 @@ impl Http {
         Ok(Self {
             grpc: protect.around(Transport::Grpc, gate),
             grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
-            rest: BoxCloneSyncService::new(cors.layer(rest)),
+            rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
+            rest: BoxCloneSyncService::new(rest),
         })
     }
 
     /// Answers a request.
-    pub async fn call<B>(self, request: Request<B>) -> Response<Body>
+    pub async fn call<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<rialto_gateway::BoxError>,
     {
         let transport = RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport);
         let way = match transport {
-            Transport::Grpc => self.grpc,
-            Transport::GrpcWeb => self.grpc_web,
-            Transport::Rest => self.rest,
+            Transport::Grpc => &self.grpc,
+            Transport::GrpcWeb => &self.grpc_web,
+            Transport::Rest if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
+            Transport::Rest => &self.rest,
         };
-        let Ok(response) = way.oneshot(request.map(Body::new)).await;
+        let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
         response
     }
 }
@@ -118,14 +121,14 @@ impl Protect {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
     {
-        let guarded = self.guard.layer(inner);
-        let errors = self.errors;
+        let (mut guarded, errors) = (self.guard.layer(inner), self.errors);
+        // Every service below is always ready, so none has to be cloned to be waited for.
         BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
             let id = request.headers().get(REQUEST_ID).cloned();
-            let (guarded, errors) = (guarded.clone(), errors.clone());
+            let answer = guarded.call(request);
+            let errors = errors.clone();
             async move {
-                let answered = AssertUnwindSafe(guarded.oneshot(request)).catch_unwind().await;
-                let error = match answered {
+                let error = match AssertUnwindSafe(answer).catch_unwind().await {
                     // The panic hook has logged where and why.
                     Err(_) => Error::new(Reason::Internal, "the server failed"),
                     Ok(Ok(response)) => match response.extensions().get::<Flooded>() {

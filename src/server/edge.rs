@@ -5,13 +5,13 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -21,30 +21,34 @@ use tracing::Instrument;
 use super::dispatch::Http;
 use crate::kernel::app::App;
 use crate::kernel::caller::{ClientAddress, RequestRecord, Transport};
+use crate::kernel::error::Error;
 
-const REQUEST_ID: &str = "x-request-id";
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A request that takes longer is logged as a warning.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// See the module.
-#[derive(Clone)]
 pub struct Edge {
     app: App,
     http: Http,
+    /// What the ids of this process's requests begin with, and how many there were.
+    ids: String,
+    made: AtomicU64,
 }
 
 impl Edge {
     /// The edge in front of everything.
-    pub fn new(app: &App, http: Http) -> Self {
-        Self { app: app.clone(), http }
+    pub fn new(app: &App, http: Http) -> Result<Arc<Self>, Error> {
+        let ids = format!("{:016x}", u64::from_be_bytes(app.rng.bytes()?));
+        Ok(Arc::new(Self { app: app.clone(), http, ids, made: AtomicU64::new(0) }))
     }
 
     /// The edge of one connection.
-    pub fn of(self, peer: SocketAddr, activity: Arc<Activity>) -> Connection {
+    pub fn of(self: Arc<Self>, peer: SocketAddr, activity: Arc<Activity>) -> Connection {
         Connection { edge: self, peer, activity }
     }
 
-    async fn handle(self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let transport = transport(request.version(), request.headers());
         let id = self.request_id(request.headers());
@@ -52,14 +56,13 @@ impl Edge {
         let (method, account) = (OnceLock::new(), OnceLock::new());
         let record = Arc::new(RequestRecord { id: id.into(), transport, method, account });
         let id = HeaderValue::from_str(&record.id).unwrap_or_else(|_| HeaderValue::from_static("-"));
-        request.headers_mut().insert(REQUEST_ID, id.clone());
+        request.headers_mut().insert(&REQUEST_ID, id.clone());
         request.extensions_mut().insert(Arc::clone(&record));
         request.extensions_mut().insert(ClientAddress(address));
 
         let span = tracing::info_span!("request", request_id = %record.id);
-        let http = self.http.clone();
-        let mut response = http.call(request).instrument(span.clone()).await;
-        response.headers_mut().insert(REQUEST_ID, id);
+        let mut response = self.http.call(request).instrument(span.clone()).await;
+        response.headers_mut().insert(&REQUEST_ID, id);
         let _in_span = span.enter();
         self.log(&record, address, &response, started.elapsed());
         response
@@ -68,10 +71,10 @@ impl Edge {
     /// The client's id for the request, if it is one that a log can bear, or a new one.
     fn request_id(&self, headers: &HeaderMap) -> String {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
         match given.filter(|id| (1..=64).contains(&id.len()) && id.chars().all(allowed)) {
             Some(id) => id.to_owned(),
-            None => self.app.rng.id(self.app.clock.now()).map(|id| id.to_string()).unwrap_or_default(),
+            None => format!("{}{:x}", self.ids, self.made.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -116,7 +119,7 @@ fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: usize) -> IpAddr {
 /// The service of one connection.
 #[derive(Clone)]
 pub struct Connection {
-    edge: Edge,
+    edge: Arc<Edge>,
     peer: SocketAddr,
     activity: Arc<Activity>,
 }

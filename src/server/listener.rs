@@ -1,6 +1,8 @@
 //! Accepts connections and limits them: how many, how long, how idle, and what HTTP may do on them.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,7 +20,7 @@ use crate::kernel::config;
 const SEND_BUFFER: usize = 64 << 10;
 
 /// Accepts until the server stops.
-pub async fn run(listener: TcpListener, app: App, edge: Edge, connections: TaskTracker, abort: CancellationToken) {
+pub async fn run(listener: TcpListener, app: App, edge: Arc<Edge>, connections: TaskTracker, abort: CancellationToken) {
     let limits = &app.config.server;
     let builder = Arc::new(builder(limits));
     let places = Arc::new(Semaphore::new(limits.max_connections));
@@ -42,8 +44,8 @@ pub async fn run(listener: TcpListener, app: App, edge: Edge, connections: TaskT
                 continue;
             }
         };
-        let (app, edge, builder, abort) = (app.clone(), edge.clone(), Arc::clone(&builder), abort.clone());
-        connections.spawn(async move {
+        let (app, edge, builder, abort) = (app.clone(), Arc::clone(&edge), Arc::clone(&builder), abort.clone());
+        let connection = async move {
             let _place = place;
             app.metrics.connections.inc();
             let activity = Arc::new(Activity::new());
@@ -52,7 +54,27 @@ pub async fn run(listener: TcpListener, app: App, edge: Edge, connections: TaskT
                 () = serve(stream, &app, &builder, edge.of(peer, Arc::clone(&activity)), &activity) => {}
             }
             app.metrics.connections.dec();
-        });
+        };
+        connections.spawn(AfterOthers { connection: Box::pin(connection), yielded: false });
+    }
+}
+
+/// Polls a connection only after everything else that is ready has run. tokio would poll it after each of its streams,
+/// and each answer would be a write of its own; this way the answers of many streams go out in one.
+struct AfterOthers<F> {
+    connection: Pin<Box<F>>,
+    yielded: bool,
+}
+
+impl<F: Future<Output = ()>> Future for AfterOthers<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.yielded = !self.yielded;
+        if self.yielded {
+            return std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        }
+        self.connection.as_mut().poll(cx)
     }
 }
 

@@ -61,7 +61,7 @@ impl Server {
         let services = services(&app, &keys, &sessions)?.add_service(health_service);
         let services = if app.config.server.reflection { reflection(services)? } else { services };
         let gate = Gate::new(services.prepare(), app.clone(), sessions);
-        let edge = edge::Edge::new(&app, dispatch::Http::new(&app, gate, &keys, health)?);
+        let edge = edge::Edge::new(&app, dispatch::Http::new(&app, gate, &keys, health)?)?;
 
         let connections = TaskTracker::new();
         let abort = CancellationToken::new();

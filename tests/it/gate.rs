@@ -286,6 +286,6 @@ async fn a_request_id_is_taken_from_the_client_if_it_is_fit_for_a_log() {
     assert_eq!(ask("abc-1.2_3").await, "abc-1.2_3");
     for unfit in ["", "a b", "a\"b", &"x".repeat(65)] {
         let given = ask(unfit).await;
-        assert!(uuid::Uuid::parse_str(&given).is_ok(), "{given}");
+        assert!(given.len() > 16 && given.chars().all(|c| c.is_ascii_hexdigit()), "{given}");
     }
 }

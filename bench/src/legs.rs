@@ -1,0 +1,192 @@
+//! What is measured: each leg is one kind of load on one server.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use futures_util::future::try_join_all;
+use rialto::proto::rialto::auth::v1::GetMeRequest;
+use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
+use rialto::proto::rialto::messaging::v1::SendMessageRequest;
+use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+
+use crate::Flags;
+use crate::client::{Http1, Http2};
+use crate::hello::contract::HelloRequest;
+use crate::hello::contract::hello_service_client::HelloServiceClient;
+use crate::load::{Sample, Subjects, closed_loop};
+use crate::pgbench::{Pgbench, TEXT};
+use crate::process::Server;
+use crate::world::{Account, World};
+
+/// A kind of load.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Leg {
+    /// A bare tonic server.
+    Hello,
+    /// `GetMe` over gRPC.
+    Grpc,
+    /// `GetMe` over gRPC, each call at once on a connection of its own, as over HTTP/1.1.
+    GrpcAlone,
+    /// `GetMe` over REST.
+    Rest,
+    /// `SendMessage` over gRPC.
+    Send,
+    /// pgbench, doing what `SendMessage` does.
+    Pgbench,
+}
+
+impl Leg {
+    /// How the tables call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Hello => "bare tonic hello, gRPC",
+            Self::Grpc => "GetMe, gRPC",
+            Self::GrpcAlone => "GetMe, gRPC, a connection a call",
+            Self::Rest => "GetMe, REST on HTTP/1.1",
+            Self::Send => "SendMessage, gRPC",
+            Self::Pgbench => "pgbench, the same SQL",
+        }
+    }
+}
+
+/// A promise: the rate of one leg is at least so much of that of another.
+pub struct Target {
+    /// What is judged.
+    pub subject: Leg,
+    /// What it is compared with.
+    pub reference: Leg,
+    /// The least ratio.
+    pub ratio: f64,
+}
+
+/// All promises.
+pub const TARGETS: [Target; 4] = [
+    Target { subject: Leg::Grpc, reference: Leg::Hello, ratio: 0.7 },
+    Target { subject: Leg::Rest, reference: Leg::GrpcAlone, ratio: 1.0 },
+    Target { subject: Leg::Rest, reference: Leg::Grpc, ratio: 1.0 },
+    Target { subject: Leg::Send, reference: Leg::Pgbench, ratio: 0.9 },
+];
+
+/// Puts the load on.
+pub struct Load<'a> {
+    flags: &'a Flags,
+    world: &'a World,
+    /// Makes the client message ids of each run its own.
+    run: Cell<usize>,
+}
+
+impl<'a> Load<'a> {
+    /// Load on what was started.
+    pub fn new(flags: &'a Flags, world: &'a World) -> Self {
+        Self { flags, world, run: Cell::new(0) }
+    }
+
+    /// Runs a leg for so long.
+    pub async fn run(&self, leg: Leg, wall: Duration) -> Result<Sample> {
+        self.run.update(|run| run + 1);
+        match leg {
+            Leg::Hello => self.hello(wall).await,
+            Leg::Grpc => self.get_me_over_grpc(wall, self.flags.connections).await,
+            Leg::GrpcAlone => self.get_me_over_grpc(wall, self.flags.in_flight).await,
+            Leg::Rest => self.get_me_over_rest(wall).await,
+            Leg::Send => self.send_message(wall).await,
+            Leg::Pgbench => self.pgbench(wall).await,
+        }
+    }
+
+    async fn hello(&self, wall: Duration) -> Result<Sample> {
+        let connections = self.connect(self.world.hello.address, self.flags.connections).await?;
+        let callers = self.callers(&connections, self.flags.in_flight).map(|(_, connection)| {
+            let mut client = HelloServiceClient::with_origin(connection.clone(), connection.origin.clone());
+            async move || Ok(client.hello(HelloRequest {}).await.map(drop)?)
+        });
+        closed_loop(callers, wall, self.subjects(&self.world.hello)?).await
+    }
+
+    async fn get_me_over_grpc(&self, wall: Duration, connections: usize) -> Result<Sample> {
+        let connections = self.connect(self.world.rialto.address, connections).await?;
+        let callers = self.callers(&connections, self.flags.in_flight).map(|(index, connection)| {
+            let mut client = AuthServiceClient::with_origin(connection.clone(), connection.origin.clone());
+            // A client's connection carries its own token, which HPACK then sends as an index.
+            let account = self.account(index % connections.len());
+            async move || Ok(client.get_me(account.request(GetMeRequest {})).await.map(drop)?)
+        });
+        closed_loop(callers, wall, self.subjects(&self.world.rialto)?).await
+    }
+
+    async fn get_me_over_rest(&self, wall: Duration) -> Result<Sample> {
+        let connect = |index| Http1::connect(self.world.rialto.address, &self.account(index).authorization);
+        let connections = try_join_all((0..self.flags.in_flight).map(connect)).await?;
+        let callers = connections.into_iter().map(|mut connection| {
+            async move || {
+                let account = connection.get("/v1/auth/me").await?;
+                ensure!(account.starts_with(b"{\"id\":"), "no account: {}", String::from_utf8_lossy(&account));
+                Ok(())
+            }
+        });
+        closed_loop(callers, wall, self.subjects(&self.world.rialto)?).await
+    }
+
+    async fn send_message(&self, wall: Duration) -> Result<Sample> {
+        let connections = self.connect(self.world.rialto.address, self.flags.connections).await?;
+        let run = self.run.get();
+        let callers = self.callers(&connections, self.flags.senders).map(|(sender, connection)| {
+            let mut client = MessagingServiceClient::with_origin(connection.clone(), connection.origin.clone());
+            let (mut random, mut count) = (Random(sender as u64), 0_u32);
+            async move || {
+                let index = random.below(self.world.conversations.len());
+                count += 1;
+                let request = SendMessageRequest {
+                    conversation_id: self.world.conversations[index].clone(),
+                    client_message_id: format!("{run:04}-{sender:04}-{count:026}"),
+                    text: TEXT.to_owned(),
+                };
+                Ok(client.send_message(self.account(index).request(request)).await.map(drop)?)
+            }
+        });
+        closed_loop(callers, wall, self.subjects(&self.world.rialto)?).await
+    }
+
+    async fn pgbench(&self, wall: Duration) -> Result<Sample> {
+        let Flags { pgbench, senders, accounts, conversations, .. } = self.flags;
+        let pgbench = Pgbench {
+            program: pgbench,
+            database: &self.world.reference_database(),
+            folder: self.world.folder(),
+            clients: *senders,
+            accounts: *accounts,
+            conversations: *conversations,
+        };
+        pgbench.run(wall, Subjects { server: None, database: self.world.postgres()? }).await
+    }
+
+    async fn connect(&self, address: SocketAddr, connections: usize) -> Result<Vec<Http2>> {
+        try_join_all((0..connections).map(|_| Http2::connect(address))).await
+    }
+
+    /// Callers with the connections that they share.
+    fn callers<'c>(&self, connections: &'c [Http2], count: usize) -> impl Iterator<Item = (usize, &'c Http2)> {
+        (0..count).zip(connections.iter().cycle())
+    }
+
+    fn account(&self, index: usize) -> &'a Account {
+        &self.world.accounts[index % self.world.accounts.len()]
+    }
+
+    fn subjects(&self, server: &Server) -> Result<Subjects> {
+        Ok(Subjects { server: Some(server.pid()), database: self.world.postgres()? })
+    }
+}
+
+/// A linear congruential generator (Knuth, MMIX): the same conversations in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}

@@ -1,0 +1,189 @@
+//! What is measured, all of it started by us: PostgreSQL, Redis, the server, the reference, accounts, conversations.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use prost::Message;
+use rialto::dev::services::{Options, Services};
+use rialto::kernel::rng::Rng;
+use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
+use rialto::proto::rialto::auth::v1::{GetMeRequest, LoginRequest, RegisterRequest};
+use rialto::proto::rialto::messaging::v1::CreateConversationRequest;
+use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use tempfile::TempDir;
+use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::Flags;
+use crate::client::Http2;
+use crate::pgbench;
+use crate::process::{Cores, Pid, Server};
+
+const DATABASE: &str = "rialto";
+/// The database that pgbench works on.
+const REFERENCE_DATABASE: &str = "reference";
+const PASSWORD: &str = "correct horse battery staple";
+/// Calls at once while accounts and conversations are made.
+const SETUP_IN_FLIGHT: usize = 16;
+
+/// All of it. Fields are dropped in order: servers, what they use, and at last the folder.
+pub struct World {
+    /// The server under test.
+    pub rialto: Server,
+    /// The reference for gRPC.
+    pub hello: Server,
+    services: Services,
+    folder: TempDir,
+    /// Accounts that are logged in.
+    pub accounts: Vec<Account>,
+    /// Conversations, each started by the account `index % accounts`.
+    pub conversations: Vec<String>,
+}
+
+/// An account that is logged in.
+pub struct Account {
+    id: String,
+    /// The value of its `authorization` header.
+    pub authorization: MetadataValue<Ascii>,
+}
+
+impl Account {
+    /// A request in its name.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request
+    }
+}
+
+impl World {
+    /// Starts everything on the servers' core.
+    pub async fn start(flags: &Flags, cores: Cores) -> Result<Self> {
+        let ourselves = std::env::current_exe().context("finding this program")?;
+        let target = ourselves.ancestors().nth(2).context("finding the build's folder")?;
+        // Postgres drops root's privileges and has to get through.
+        let open = Permissions::from_mode(0o711);
+        let folder = tempfile::Builder::new().prefix("bench-").permissions(open).tempdir_in(target)?;
+        let options = Options { data_dir: folder.path().to_owned(), durable: true };
+        let services = cores.on_server(|| Ok(Services::start(options, |text| eprintln!("{text}"))?))?;
+
+        let program = flags.rialto.clone().unwrap_or_else(|| ourselves.with_file_name("rialto"));
+        let config = folder.path().join("rialto.toml");
+        fs::write(&config, configuration(&services, &flags.log_filter)?)?;
+        let rialto = || command(&program, &config);
+        let migrated = rialto().args(["migrate", "up"]).stdout(Stdio::null()).status();
+        let migrated = migrated.with_context(|| format!("running {}", program.display()))?;
+        ensure!(migrated.success(), "migrate ended with {migrated}");
+        let copy = format!("CREATE DATABASE {REFERENCE_DATABASE} TEMPLATE {DATABASE}");
+        execute(&services.database_url_for("postgres"), &copy).await?;
+
+        let log = folder.path().join("rialto.log");
+        let serve = |address: std::net::SocketAddr| {
+            let mut serve = rialto();
+            serve.args(["serve", "--listen", &address.to_string()]).stderr(File::create(&log)?);
+            Ok(serve)
+        };
+        let rialto = cores.on_server(|| Server::start(serve))?;
+        eprintln!("making {} accounts and {} conversations…", flags.accounts, flags.conversations);
+        let connection = Http2::connect(rialto.address).await?;
+        let auth = AuthServiceClient::with_origin(connection.clone(), connection.origin.clone());
+        let accounts: Vec<_> = stream::iter(0..flags.accounts)
+            .map(|index| account(auth.clone(), index))
+            .buffered(SETUP_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let messaging = MessagingServiceClient::with_origin(connection.clone(), connection.origin.clone());
+        let conversations = stream::iter(0..flags.conversations)
+            .map(|index| conversation(messaging.clone(), &accounts, index))
+            .buffered(SETUP_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let reference = pgbench::seed(flags.accounts, flags.conversations);
+        execute(&services.database_url_for(REFERENCE_DATABASE), &reference).await?;
+        // Both databases begin with the same statistics: of what is there. Statements must not be planned for a table of
+        // messages that is known to be empty.
+        for database in [DATABASE, REFERENCE_DATABASE] {
+            let analyze = "VACUUM (ANALYZE) accounts, conversations, conversation_members";
+            execute(&services.database_url_for(database), analyze).await?;
+        }
+
+        let bytes = auth.clone().get_me(accounts[0].request(GetMeRequest {})).await?.get_ref().encoded_len();
+        let hello = |address: std::net::SocketAddr| {
+            let mut hello = Command::new(&ourselves);
+            hello.args(["hello", "--listen", &address.to_string(), "--bytes", &bytes.to_string()]);
+            Ok(hello)
+        };
+        let hello = cores.on_server(|| Server::start(hello))?;
+        Ok(Self { rialto, hello, services, folder, accounts, conversations })
+    }
+
+    /// The database that pgbench works on.
+    pub fn reference_database(&self) -> String {
+        self.services.database_url_for(REFERENCE_DATABASE)
+    }
+
+    /// For files of a run.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Postgres.
+    pub fn postgres(&self) -> Result<Pid> {
+        Pid::in_file(&self.folder().join("postgres/data/postmaster.pid"))
+    }
+}
+
+/// Defaults, but for the limits: they stay on, high enough not to be met by a handful of accounts at one address.
+fn configuration(services: &Services, log_filter: &str) -> Result<String> {
+    let seed = STANDARD.encode(Rng.bytes::<32>()?);
+    let (database, redis) = (services.database_url(), services.redis_url());
+    Ok(format!(
+        "[server]\nflood_per_second = 10000\n\n\
+         [database]\nurl = {database:?}\n\n\
+         [redis]\nurl = {redis:?}\n\n\
+         [auth]\naccess_token_seconds = 86400\nsigning_keys = [{{ id = \"bench\", seed = {seed:?} }}]\n\n\
+         [rates]\nfactor = 100\n\n\
+         [log]\nfilter = {log_filter:?}\n"
+    ))
+}
+
+/// The server's program, with this configuration and nothing else.
+fn command(program: &Path, config: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RIALTO_")) {
+        command.env_remove(name);
+    }
+    command.arg("--config").arg(config);
+    command
+}
+
+async fn execute(database: &str, sql: &str) -> Result<()> {
+    let mut conn = AsyncPgConnection::establish(database).await.with_context(|| format!("connecting to {database}"))?;
+    conn.batch_execute(sql).await.with_context(|| sql.to_owned())
+}
+
+async fn account(mut auth: AuthServiceClient<Http2>, index: usize) -> Result<Account> {
+    let (email, password) = (format!("bench-{index}@example.com"), PASSWORD.to_owned());
+    let display_name = format!("Bench {index}");
+    let register = RegisterRequest { email: email.clone(), password: password.clone(), display_name };
+    let account = auth.register(register).await?.into_inner().account.context("an account without an account")?;
+    let login = auth.login(LoginRequest { email, password }).await?.into_inner();
+    Ok(Account { id: account.id, authorization: format!("Bearer {}", login.access_token).parse()? })
+}
+
+async fn conversation(
+    mut messaging: MessagingServiceClient<Http2>,
+    accounts: &[Account],
+    index: usize,
+) -> Result<String> {
+    let other = accounts[(index + 1) % accounts.len()].id.clone();
+    let request = CreateConversationRequest { title: String::new(), member_ids: vec![other] };
+    let response = messaging.create_conversation(accounts[index % accounts.len()].request(request)).await?;
+    Ok(response.into_inner().conversation.context("a conversation without a conversation")?.id)
+}
