@@ -111,6 +111,21 @@ async fn dev_serves_demo_data_survives_kill_9_and_keeps_what_was_acknowledged() 
     assert!(!folder.path().join("postgres/data/postmaster.pid").exists());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_stops_everything_when_one_of_its_children_crashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, _) = dev(folder.path()).await;
+    let pid_file = std::fs::read_to_string(folder.path().join("postgres/data/postmaster.pid")).unwrap();
+    let postgres = pid_file.lines().next().unwrap().parse().unwrap();
+    let postgres = rustix::process::Pid::from_raw(postgres).unwrap();
+    rustix::process::kill_process(postgres, rustix::process::Signal::KILL).unwrap();
+    assert!(!soon(child.wait()).await.unwrap().success());
+    // Nothing holds the folder any more: it starts again, and recovers.
+    let (mut child, banner) = dev(folder.path()).await;
+    log_in(&banner, 1).await;
+    child.kill().await.unwrap();
+}
+
 fn production(config: &Config) -> Vec<(String, String)> {
     let key = &config.auth.signing_keys[0];
     vec![
