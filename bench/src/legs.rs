@@ -110,7 +110,7 @@ impl<'a> Load<'a> {
         let connections = self.connect(self.world.rialto.address, connections).await?;
         let callers = self.callers(&connections, self.flags.in_flight).map(|(index, connection)| {
             let mut client = AuthServiceClient::with_origin(connection.clone(), connection.origin.clone());
-            // A client's connection carries its own token, which HPACK then sends as an index.
+            // As with real clients, a connection has one token. It is sent in full each time: h2 indexes no `authorization`.
             let account = self.account(index % connections.len());
             async move || Ok(client.get_me(account.request(GetMeRequest {})).await.map(drop)?)
         });

@@ -59,7 +59,8 @@ pub struct Server {
     pub max_connections: usize,
     /// The longest that a unary call may take.
     pub request_timeout_seconds: u64,
-    /// The longest that an HTTP/1.1 connection waits for the head of its next request.
+    /// The longest that an HTTP/1.1 connection waits for the head of its next request. One that has sent nothing yet
+    /// counts as idle instead.
     pub header_timeout_seconds: u64,
     /// The longest that a client may pause while it sends the body of a REST request.
     pub body_timeout_seconds: u64,
