@@ -1,4 +1,4 @@
-//! Compiles the contract. From `proto/` come, in `OUT_DIR`:
+//! Compiles the contract. From `proto/`, and the options of the gateway in `gateway/proto/`, come, in `OUT_DIR`:
 //!
 //! - `descriptors.bin`: the descriptor set with all options, for reflection, the gateway and the API pages;
 //! - `proto.rs`: messages, clients and servers;
@@ -24,12 +24,13 @@ mod validators;
 
 fn main() -> Result<()> {
     println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=gateway/proto");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=migrations");
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let mut compiler = protox::Compiler::new(["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto", "gateway/proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(proto_files(Path::new("proto"))?)?;
 
     // prost's own option types drop extensions, so everything that reads options reads this.

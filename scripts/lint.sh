@@ -36,10 +36,12 @@ contract_since() {
     base="$target/buf-base"
     rm -rf "$base"
     mkdir -p "$base"
-    repo_git archive "$2" proto | tar -x -C "$base"
-    # Both sides under today's rules.
-    cp buf.yaml "$base/"
-    "$buf" breaking --against "$base" || die "the contract breaks clients of $1: add, don't change; see above"
+    repo_git archive "$2" | tar -x -C "$base"
+    # As images, because the modules may have been others then.
+    "$buf" build -o "$target/buf-base.binpb" "$base" || die "the contract of $1 does not build; see above"
+    "$buf" build -o "$target/buf-head.binpb"
+    "$buf" breaking "$target/buf-head.binpb" --against "$target/buf-base.binpb" --config buf.yaml ||
+        die "the contract breaks clients of $1: add, don't change; see above"
 }
 
 step "buf breaking"

@@ -20,8 +20,8 @@ trap 'kill -TERM "$runner" 2>/dev/null; wait "$runner"; exit 1' INT TERM HUP
 
 mkdir "$temporary/stubs"
 # shellcheck disable=SC2046 # no spaces in these names
-"$RIALTO_PYTHON" -m grpc_tools.protoc -I proto --python_out="$temporary/stubs" --grpc_python_out="$temporary/stubs" \
-    $(find proto -name '*.proto')
+"$RIALTO_PYTHON" -m grpc_tools.protoc -I proto -I gateway/proto --python_out="$temporary/stubs" --grpc_python_out="$temporary/stubs" \
+    $(find proto gateway/proto -name '*.proto')
 
 "$RIALTO_PYTHON" tests/python/run.py "$temporary" "$@" &
 runner=$!

@@ -19,7 +19,7 @@ use tower::util::BoxCloneService;
 /// Compiles test protos; the annotations come from the contract's own directory.
 pub fn compile(files: &[&str]) -> Vec<u8> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut compiler = protox::Compiler::new([root.join("tests/proto"), root.join("../proto")]).expect("include paths");
+    let mut compiler = protox::Compiler::new([root.join("tests/proto"), root.join("proto")]).expect("include paths");
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(files.iter().map(|f| root.join("tests/proto").join(f))).expect("protos compile");
     compiler.encode_file_descriptor_set()
@@ -39,7 +39,7 @@ pub fn compile_text(text: &str) -> Vec<u8> {
     }
     let mut chain = ChainFileResolver::new();
     chain.add(One(text.to_owned()));
-    chain.add(IncludeFileResolver::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../proto")));
+    chain.add(IncludeFileResolver::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("proto")));
     chain.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(chain);
     compiler.include_imports(true);
