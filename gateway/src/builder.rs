@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorError, DescriptorPool};
 use thiserror::Error;
 
 use crate::codec::Codec;
-use crate::error::{ErrorCodes, ErrorRenderer};
+use crate::error::{ErrorBody, ErrorCodes, ErrorRenderer};
 use crate::headers::{HeaderRules, is_reserved};
 use crate::route::plan;
 use crate::service::{Gateway, Shared};
@@ -72,6 +72,7 @@ pub(crate) struct Limits {
     pub response_message_bytes: usize,
     pub heartbeat: Duration,
     pub header_hold: Duration,
+    pub body_patience: Duration,
 }
 
 impl Builder {
@@ -90,6 +91,7 @@ impl Builder {
                 response_message_bytes: 4 << 20,
                 heartbeat: Duration::from_secs(15),
                 header_hold: Duration::from_millis(100),
+                body_patience: Duration::from_secs(30),
             },
         }
     }
@@ -107,7 +109,7 @@ impl Builder {
         self
     }
 
-    /// Bound of a request body (default 4 MiB); more is 413.
+    /// Bound of a request body after decompression (default 4 MiB); more is 413.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.request_bytes = bytes;
         self
@@ -133,7 +135,13 @@ impl Builder {
 
     /// Status and number for error reasons; see [`crate::ErrorCode`].
     pub fn error_codes(mut self, codes: ErrorCodes) -> Self {
-        self.errors = ErrorRenderer::with_codes(codes);
+        self.errors = self.errors.with_codes(codes);
+        self
+    }
+
+    /// Writes error bodies in a form of the embedding program's own; see [`crate::ErrorReport`].
+    pub fn error_body(mut self, body: ErrorBody) -> Self {
+        self.errors = self.errors.with_body(body);
         self
     }
 
@@ -159,6 +167,12 @@ impl Builder {
     /// own HTTP status (default 100 ms).
     pub fn stream_header_hold(mut self, duration: Duration) -> Self {
         self.limits.header_hold = duration;
+        self
+    }
+
+    /// How long a request body may pause (default 30 s); longer is 408.
+    pub fn body_timeout(mut self, duration: Duration) -> Self {
+        self.limits.body_patience = duration;
         self
     }
 

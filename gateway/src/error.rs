@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tonic_types::{BadRequest, ErrorDetail, FieldViolation, StatusExt};
+use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, FieldViolation, StatusExt};
 
 use crate::codec::CodecError;
 use crate::details;
@@ -30,6 +30,71 @@ pub struct ErrorCode {
 /// What is known about each error reason.
 pub type ErrorCodes = Arc<dyn Fn(&str) -> Option<ErrorCode> + Send + Sync>;
 
+/// What there is to say about an error.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ErrorReport<'e> {
+    /// The status of the response.
+    pub http_status: StatusCode,
+    /// The gRPC code.
+    pub code: Code,
+    /// The reason of the `ErrorInfo` detail, or the name of the code.
+    pub reason: &'e str,
+    /// The number of the reason, if it has an [`ErrorCode`] with one.
+    pub legacy_code: Option<u32>,
+    /// The message of the status.
+    pub message: &'e str,
+    /// The `google.rpc` details that clients may see, in their JSON form with `@type`.
+    pub details: Vec<Value>,
+    /// The `x-request-id` of the request.
+    pub request_id: Option<&'e str>,
+    /// The client asked for `application/problem+json`.
+    pub problem: bool,
+}
+
+impl ErrorReport<'_> {
+    /// The name of the gRPC code, such as `INVALID_ARGUMENT`.
+    pub fn status(&self) -> &'static str {
+        code_name(self.code)
+    }
+
+    fn json(&self) -> Value {
+        let mut error = Map::new();
+        error.insert("code".into(), self.http_status.as_u16().into());
+        error.insert("status".into(), self.status().into());
+        self.write(&mut error, "message");
+        json!({ "error": error })
+    }
+
+    /// RFC 9457, whose `status` is the HTTP one.
+    fn problem(&self) -> Value {
+        let mut problem = Map::new();
+        problem.insert("type".into(), "about:blank".into());
+        problem.insert("title".into(), self.http_status.canonical_reason().unwrap_or(self.status()).into());
+        problem.insert("status".into(), self.http_status.as_u16().into());
+        problem.insert("grpcStatus".into(), self.status().into());
+        self.write(&mut problem, "detail");
+        Value::Object(problem)
+    }
+
+    /// What both forms have.
+    fn write(&self, error: &mut Map<String, Value>, message: &str) {
+        error.insert("reason".into(), self.reason.into());
+        if let Some(number) = self.legacy_code {
+            error.insert("legacyCode".into(), number.into());
+        }
+        error.insert(message.into(), self.message.into());
+        error.insert("details".into(), self.details.clone().into());
+        if let Some(id) = self.request_id {
+            error.insert("requestId".into(), id.into());
+        }
+    }
+}
+
+/// Writes the body of an error: its content type and its text. Within streams only the text is used; there it must not
+/// contain a line break.
+pub type ErrorBody = Arc<dyn Fn(&ErrorReport<'_>) -> (HeaderValue, Vec<u8>) + Send + Sync>;
+
 /// Renders errors as JSON:
 ///
 /// ```json
@@ -38,11 +103,12 @@ pub type ErrorCodes = Arc<dyn Fn(&str) -> Option<ErrorCode> + Send + Sync>;
 ///            "requestId": "…"}}
 /// ```
 ///
-/// The HTTP status follows the comments of `google/rpc/code.proto`, unless the reason has an [`ErrorCode`]. `DebugInfo`
-/// is never shown.
+/// or, for clients whose `Accept` names it, as `application/problem+json` (RFC 9457). The HTTP status follows the
+/// comments of `google/rpc/code.proto`, unless the reason has an [`ErrorCode`]. `DebugInfo` is never shown.
 #[derive(Clone, Default)]
 pub struct ErrorRenderer {
     codes: Option<ErrorCodes>,
+    body: Option<ErrorBody>,
 }
 
 impl ErrorRenderer {
@@ -51,26 +117,32 @@ impl ErrorRenderer {
         Self::default()
     }
 
-    /// A renderer that asks this function about each reason. Where an error has no `ErrorInfo`, its reason is the name
-    /// of its gRPC code.
-    pub fn with_codes(codes: ErrorCodes) -> Self {
-        Self { codes: Some(codes) }
+    /// Asks this function about each reason. Where an error has no `ErrorInfo`, its reason is the name of its gRPC code.
+    pub fn with_codes(mut self, codes: ErrorCodes) -> Self {
+        self.codes = Some(codes);
+        self
     }
 
-    /// The response for a status that the embedding program made itself. `request` gives the request id; metadata of
-    /// the status is not copied.
+    /// Writes bodies by this function instead.
+    pub fn with_body(mut self, body: ErrorBody) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// The response for a status that the embedding program made itself. `request` gives the request id and what the
+    /// client accepts; metadata of the status is not copied.
     pub fn render(&self, status: &Status, request: &HeaderMap) -> Response<Body> {
-        self.respond(&Failure::from_status(status), request.get(&REQUEST_ID))
+        self.respond(&Failure::from_status(status), &Asker::new(request))
     }
 
-    pub(crate) fn respond(&self, failure: &Failure, request_id: Option<&HeaderValue>) -> Response<Body> {
-        let (status, body) = self.body(failure, request_id);
+    pub(crate) fn respond(&self, failure: &Failure, asker: &Asker) -> Response<Body> {
+        let (status, content_type, body) = self.body(failure, asker);
         let length = HeaderValue::from(body.len());
         let mut response = Response::new(Body::new(Full::new(Bytes::from(body))));
         *response.status_mut() = status;
         *response.headers_mut() = failure.headers.clone();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::CONTENT_LENGTH, length);
         if let Some(delay) = failure.retry_delay() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
@@ -78,31 +150,58 @@ impl ErrorRenderer {
         response
     }
 
-    /// HTTP status and JSON text.
-    pub(crate) fn body(&self, failure: &Failure, request_id: Option<&HeaderValue>) -> (StatusCode, String) {
-        let known = self.codes.as_ref().and_then(|codes| codes(failure.reason()));
-        let status = known.map_or(failure.http, |k| k.http_status);
-        let mut error = Map::new();
-        error.insert("code".into(), status.as_u16().into());
-        error.insert("status".into(), code_name(failure.code).into());
-        error.insert("reason".into(), failure.reason().into());
-        if let Some(number) = known.and_then(|k| k.legacy_code) {
-            error.insert("legacyCode".into(), number.into());
-        }
-        error.insert("message".into(), failure.message.as_str().into());
-        let details: Vec<Value> = failure.details.iter().filter_map(details::json).collect();
-        error.insert("details".into(), details.into());
-        if let Some(id) = request_id.and_then(|id| id.to_str().ok()) {
-            error.insert("requestId".into(), id.into());
-        }
-        (status, json!({ "error": error }).to_string())
+    /// HTTP status, content type and text.
+    pub(crate) fn body(&self, failure: &Failure, asker: &Asker) -> (StatusCode, HeaderValue, Vec<u8>) {
+        let details = failure.details();
+        let reason = reason(&details).unwrap_or(code_name(failure.status.code()));
+        let known = self.codes.as_ref().and_then(|codes| codes(reason));
+        let report = ErrorReport {
+            http_status: known.map_or(failure.http, |k| k.http_status),
+            code: failure.status.code(),
+            reason,
+            legacy_code: known.and_then(|k| k.legacy_code),
+            message: failure.status.message(),
+            details: details.iter().filter_map(details::json).collect(),
+            request_id: asker.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            problem: asker.problem,
+        };
+        let (content_type, body) = match &self.body {
+            Some(body) => body(&report),
+            None if report.problem => {
+                (HeaderValue::from_static("application/problem+json"), report.problem().to_string().into_bytes())
+            }
+            None => (HeaderValue::from_static("application/json"), report.json().to_string().into_bytes()),
+        };
+        (report.http_status, content_type, body)
     }
 }
 
 impl fmt::Debug for ErrorRenderer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ErrorRenderer").field("codes", &self.codes.is_some()).finish()
+        let Self { codes, body } = self;
+        f.debug_struct("ErrorRenderer").field("codes", &codes.is_some()).field("body", &body.is_some()).finish()
     }
+}
+
+/// What the answer to an error depends on.
+pub(crate) struct Asker {
+    pub request_id: Option<HeaderValue>,
+    problem: bool,
+}
+
+impl Asker {
+    pub fn new(request: &HeaderMap) -> Self {
+        let accept = request.get_all(header::ACCEPT).iter();
+        let problem = accept.filter_map(|v| v.to_str().ok()).any(|v| v.contains("application/problem+json"));
+        Self { request_id: request.get(&REQUEST_ID).cloned(), problem }
+    }
+}
+
+fn reason(details: &[ErrorDetail]) -> Option<&str> {
+    details.iter().find_map(|d| match d {
+        ErrorDetail::ErrorInfo(info) if !info.reason.is_empty() => Some(info.reason.as_str()),
+        _ => None,
+    })
 }
 
 /// Whole seconds, rounded up, at least one: less would invite an immediate retry.
@@ -113,48 +212,39 @@ fn whole_seconds(delay: Duration) -> u64 {
 /// An error on its way to a client; always boxed, so that good answers stay small.
 pub(crate) struct Failure {
     pub http: StatusCode,
-    pub code: Code,
-    /// `None`: the reason of the `ErrorInfo` detail, or the name of the code.
-    own_reason: Option<&'static str>,
-    pub message: String,
-    pub details: Vec<ErrorDetail>,
+    pub status: Status,
     pub headers: HeaderMap,
 }
 
 impl Failure {
     pub fn from_status(status: &Status) -> Box<Self> {
-        Box::new(Self {
-            http: http_status(status.code()),
-            code: status.code(),
-            own_reason: None,
-            message: status.message().to_owned(),
-            details: status.get_error_details_vec(),
-            headers: HeaderMap::new(),
-        })
+        Box::new(Self { http: http_status(status.code()), status: status.clone(), headers: HeaderMap::new() })
     }
 
     /// The upstream cannot be reached, or what it says makes no sense. The cause is not for clients.
     pub fn upstream(code: Code, message: &'static str) -> Box<Self> {
-        Box::new(Self {
-            http: http_status(code),
-            code,
-            own_reason: Some("UPSTREAM_ERROR"),
-            message: message.to_owned(),
-            details: Vec::new(),
-            headers: HeaderMap::new(),
-        })
+        Self::own(http_status(code), code, "UPSTREAM_ERROR", message, None)
     }
 
-    fn reason(&self) -> &str {
-        let told = self.details.iter().find_map(|d| match d {
-            ErrorDetail::ErrorInfo(info) if !info.reason.is_empty() => Some(info.reason.as_str()),
-            _ => None,
-        });
-        self.own_reason.or(told).unwrap_or(code_name(self.code))
+    /// An error that the gateway found itself.
+    fn own(
+        http: StatusCode,
+        code: Code,
+        reason: &'static str,
+        message: impl Into<String>,
+        detail: Option<ErrorDetail>,
+    ) -> Box<Self> {
+        let info = ErrorDetail::ErrorInfo(ErrorInfo::new(reason, "rialto-gateway", []));
+        let status = Status::with_error_details_vec(code, message, detail.into_iter().chain([info]));
+        Box::new(Self { http, status, headers: HeaderMap::new() })
+    }
+
+    fn details(&self) -> Vec<ErrorDetail> {
+        self.status.get_error_details_vec()
     }
 
     fn retry_delay(&self) -> Option<Duration> {
-        self.details.iter().find_map(|d| match d {
+        self.details().iter().find_map(|d| match d {
             ErrorDetail::RetryInfo(info) => info.retry_delay,
             _ => None,
         })
@@ -176,49 +266,73 @@ pub(crate) enum Rejection {
     Body,
     #[error("the request body is larger than {0} bytes")]
     TooLarge(usize),
-    #[error("the request body must be application/json, not compressed")]
-    MediaType,
+    #[error("the request body must be {0}")]
+    MediaType(&'static str),
+    #[error("the request body must be compressed by gzip, br or zstd, or not at all")]
+    Encoding,
     #[error("the answer has no representation that the Accept header allows")]
     NotAcceptable,
+    #[error("the request body did not come in time")]
+    SlowBody,
+    #[error("the call took longer than the client wanted to wait")]
+    Deadline,
+    #[error("the range is not within the {0} bytes that there are")]
+    Range(u64),
 }
 
-impl From<Rejection> for Box<Failure> {
-    fn from(rejection: Rejection) -> Self {
-        let (http, code, reason) = match &rejection {
+impl Rejection {
+    fn kind(&self) -> (StatusCode, Code, &'static str) {
+        match self {
             Rejection::Route => (StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND"),
             Rejection::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED"),
             Rejection::Format(_) | Rejection::Header { .. } | Rejection::Body => {
                 (StatusCode::BAD_REQUEST, Code::InvalidArgument, "INVALID_FORMAT")
             }
             Rejection::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "PAYLOAD_TOO_LARGE"),
-            Rejection::MediaType => {
+            Rejection::MediaType(_) | Rejection::Encoding => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE")
             }
             Rejection::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "NOT_ACCEPTABLE"),
-        };
+            Rejection::SlowBody => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT"),
+            Rejection::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Rejection::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::OutOfRange, "RANGE_NOT_SATISFIABLE"),
+        }
+    }
+
+    /// The response header that goes with it.
+    fn header(&self) -> Option<(HeaderName, String)> {
+        match self {
+            Rejection::Method(allowed) => Some((header::ALLOW, allow(allowed))),
+            Rejection::Encoding => Some((header::ACCEPT_ENCODING, "gzip, br, zstd".into())),
+            Rejection::Range(length) => Some((header::CONTENT_RANGE, format!("bytes */{length}"))),
+            _ => None,
+        }
+    }
+}
+
+/// The value of the `Allow` header.
+pub(crate) fn allow(methods: &[Method]) -> String {
+    methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl From<Rejection> for Box<Failure> {
+    fn from(rejection: Rejection) -> Self {
         let violation = match &rejection {
             Rejection::Format(e) => Some((e.path(), e.problem().to_string())),
             Rejection::Header { name, expected } => Some((name.to_string(), format!("expected {expected}"))),
             _ => None,
         };
-        let details = violation.map(|(field, description)| {
+        let detail = violation.map(|(field, description)| {
             ErrorDetail::BadRequest(BadRequest::new(vec![FieldViolation::new(field, description)]))
         });
-        let mut headers = HeaderMap::new();
-        if let Rejection::Method(allowed) = &rejection {
-            let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-            if let Ok(value) = HeaderValue::try_from(allowed.join(", ")) {
-                headers.insert(header::ALLOW, value);
-            }
+        let (http, code, reason) = rejection.kind();
+        let mut failure = Failure::own(http, code, reason, rejection.to_string(), detail);
+        if let Some((name, value)) = rejection.header()
+            && let Ok(value) = HeaderValue::try_from(value)
+        {
+            failure.headers.insert(name, value);
         }
-        Box::new(Failure {
-            http,
-            code,
-            own_reason: Some(reason),
-            message: rejection.to_string(),
-            details: details.into_iter().collect(),
-            headers,
-        })
+        failure
     }
 }
 

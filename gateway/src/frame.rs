@@ -18,6 +18,7 @@ pub(crate) enum FrameError {
     /// We never offer an encoding.
     Compressed,
     TooLarge,
+    Incomplete,
 }
 
 impl Deframer {

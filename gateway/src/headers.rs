@@ -1,10 +1,14 @@
 //! Which headers pass, and deadlines. Everything that is not on a list stays behind.
 
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::Rejection;
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -43,41 +47,41 @@ impl HeaderRules {
         let idempotency = HeaderName::from_static("idempotency-key");
         Self {
             request: named(
-                &[
-                    "authorization",
-                    "x-request-id",
-                    "accept-language",
-                    "user-agent",
-                    "grpc-timeout",
-                    "traceparent",
-                    "tracestate",
-                ],
+                &["authorization", "x-request-id", "accept-language", "user-agent", "traceparent", "tracestate"],
                 request.into_iter().chain([idempotency]).collect::<Vec<_>>(),
             ),
             response: named(
-                &["x-request-id", "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+                &[
+                    "x-request-id",
+                    "retry-after",
+                    "ratelimit-limit",
+                    "ratelimit-remaining",
+                    "ratelimit-reset",
+                    // What a service may say about the representation (RFC 9110 section 8, RFC 9111, RFC 6266).
+                    "cache-control",
+                    "content-disposition",
+                    "content-language",
+                    "etag",
+                    "last-modified",
+                ],
                 response,
             ),
         }
     }
 
-    /// The metadata of the upstream request.
+    /// The metadata of the upstream request, but for the timeout.
     pub fn request(&self, from: &HeaderMap) -> Result<HeaderMap, Rejection> {
         let mut to = HeaderMap::with_capacity(12);
         let nominated = Nominated::new(from);
         for (name, value) in from {
-            if self.request.contains(name) && !nominated.names(name) {
-                to.append(name, value.clone());
+            if !self.request.contains(name) || nominated.names(name) {
+                continue;
             }
-        }
-        if let Some(timeout) = to.get(&GRPC_TIMEOUT) {
-            check_grpc_timeout(timeout)?;
-        }
-        if let Some(timeout) = from.get(&REQUEST_TIMEOUT) {
-            let timeout = grpc_timeout(timeout)?;
-            // The client's own grpc-timeout says the same thing in the upstream's words.
-            if !to.contains_key(&GRPC_TIMEOUT) {
-                to.insert(GRPC_TIMEOUT, timeout);
+            if name.as_str().ends_with("-bin") {
+                check_binary(name, value)?;
+            }
+            if to.append(name, value.clone()) && is_single(name) {
+                return Err(malformed(name, "to be given once"));
             }
         }
         to.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -100,6 +104,31 @@ impl HeaderRules {
     }
 }
 
+/// What a service needs to know that serves ranges and answers conditional requests itself.
+pub(crate) fn copy_conditions(from: &HeaderMap, to: &mut HeaderMap) {
+    for name in [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
+        if let Some(value) = from.get(&name) {
+            to.insert(name, value.clone());
+        }
+    }
+}
+
+/// Of two values a proxy may have believed one and the service the other (CVE-2021-41130).
+fn is_single(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "authorization" | "idempotency-key" | "traceparent" | "x-request-id")
+}
+
+/// Binary metadata is base64, with or without padding, perhaps several values with commas between them (gRPC over
+/// HTTP/2, "Custom-Metadata").
+fn check_binary(name: &HeaderName, value: &HeaderValue) -> Result<(), Rejection> {
+    let valid = value.as_bytes().split(|b| *b == b',').all(|part| {
+        let part = part.trim_ascii();
+        let end = part.iter().rposition(|b| *b != b'=').map_or(0, |at| at + 1);
+        STANDARD_NO_PAD.decode(part.get(..end).unwrap_or_default()).is_ok()
+    });
+    if valid { Ok(()) } else { Err(malformed(name, "base64")) }
+}
+
 /// Headers that `Connection` makes hop-by-hop for this request.
 struct Nominated<'h>(Vec<&'h str>);
 
@@ -118,22 +147,37 @@ fn malformed(header: &HeaderName, expected: &'static str) -> Rejection {
     Rejection::Header { name: header.clone(), expected }
 }
 
-/// At most eight digits and a unit (gRPC over HTTP/2, "Timeout").
-fn check_grpc_timeout(value: &HeaderValue) -> Result<(), Rejection> {
-    match value.as_bytes().split_last() {
-        Some((b'H' | b'M' | b'S' | b'm' | b'u' | b'n', digits))
-            if (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) =>
-        {
-            Ok(())
-        }
-        _ => Err(malformed(&GRPC_TIMEOUT, "at most eight digits and a unit")),
+/// How long the client wants to wait: `grpc-timeout`, or else `x-request-timeout` in seconds, such as `2.5`.
+pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+    if let Some(value) = headers.get(&GRPC_TIMEOUT) {
+        let bad = || malformed(&GRPC_TIMEOUT, "at most eight digits and a unit");
+        return grpc_timeout(value.as_bytes()).map(Some).ok_or_else(bad);
     }
+    let Some(value) = headers.get(&REQUEST_TIMEOUT) else { return Ok(None) };
+    let nanos = value.to_str().ok().and_then(decimal_nanos);
+    nanos.map(Some).ok_or_else(|| malformed(&REQUEST_TIMEOUT, "seconds, such as 2.5"))
 }
 
-/// Decimal seconds to a gRPC timeout, in the finest unit that holds it.
-fn grpc_timeout(seconds: &HeaderValue) -> Result<HeaderValue, Rejection> {
-    let bad = || malformed(&REQUEST_TIMEOUT, "seconds, such as 2.5");
-    let nanos = seconds.to_str().ok().and_then(decimal_nanos).ok_or_else(bad)?;
+/// gRPC over HTTP/2, "Timeout".
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(value * 3600),
+        b'M' => Duration::from_secs(value * 60),
+        b'S' => Duration::from_secs(value),
+        b'm' => Duration::from_millis(value),
+        b'u' => Duration::from_micros(value),
+        b'n' => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// The header for a timeout, in the finest unit that holds it.
+pub(crate) fn write_timeout(timeout: Duration) -> HeaderValue {
     const UNITS: [(u128, char); 6] = [
         (1, 'n'),
         (1_000, 'u'),
@@ -142,19 +186,22 @@ fn grpc_timeout(seconds: &HeaderValue) -> Result<HeaderValue, Rejection> {
         (60_000_000_000, 'M'),
         (3_600_000_000_000, 'H'),
     ];
-    let (value, unit) =
-        UNITS.iter().map(|(size, unit)| (nanos / size, unit)).find(|(v, _)| *v < 100_000_000).ok_or_else(bad)?;
-    HeaderValue::try_from(format!("{value}{unit}")).map_err(|_| bad())
+    let nanos = timeout.as_nanos();
+    let fits = UNITS.iter().map(|(size, unit)| (nanos / size, unit)).find(|(value, _)| *value < 100_000_000);
+    // More hours than eight digits can say are the same as for ever.
+    let (value, unit) = fits.unwrap_or((99_999_999, &'H'));
+    HeaderValue::try_from(format!("{value}{unit}")).unwrap_or(HeaderValue::from_static("99999999H"))
 }
 
-fn decimal_nanos(text: &str) -> Option<u128> {
+/// Nanoseconds are the finest that there is; more than twelve digits of seconds are refused.
+fn decimal_nanos(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || whole.len() > 12 || fraction.len() > 9 {
         return None;
     }
-    let fraction = fraction.parse::<u128>().ok()?.checked_mul(10u128.pow(9 - fraction.len() as u32))?;
-    whole.parse::<u128>().ok()?.checked_mul(1_000_000_000)?.checked_add(fraction)
+    let nanos = fraction.parse::<u32>().ok()?.checked_mul(10u32.pow(9 - fraction.len() as u32))?;
+    Some(Duration::new(whole.parse().ok()?, nanos))
 }
 
 /// What a client takes.
@@ -165,12 +212,14 @@ pub(crate) struct Accept {
     pub json: bool,
     pub events: bool,
     pub lines: bool,
+    /// Named, not by a wildcard.
+    pub array: bool,
 }
 
 impl Accept {
     pub fn new(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-        let mut accept = Self { any: false, json: false, events: false, lines: false };
+        let mut accept = Self { any: false, json: false, events: false, lines: false, array: false };
         if values.peek().is_none() {
             return Self { any: true, json: true, lines: true, ..accept };
         }
@@ -191,7 +240,8 @@ impl Accept {
             "text/event-stream" => self.events = true,
             "application/x-ndjson" | "application/ndjson" => self.lines = true,
             "*/*" => (self.any, self.json, self.lines) = (true, true, true),
-            "application/*" | "application/json" => (self.json, self.lines) = (true, true),
+            "application/*" => (self.json, self.lines) = (true, true),
+            "application/json" => (self.json, self.array) = (true, true),
             other if other.starts_with("application/") && other.ends_with("+json") => self.json = true,
             _ => {}
         }
@@ -212,14 +262,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_become_the_finest_timeout_that_fits() {
-        let convert =
-            |text| grpc_timeout(&HeaderValue::from_static(text)).ok().map(|v| v.to_str().unwrap_or("").to_owned());
+    fn timeouts_are_passed_on_in_the_finest_unit_that_fits() {
+        let convert = |text| decimal_nanos(text).map(|t| write_timeout(t).to_str().unwrap_or("").to_owned());
         assert_eq!(convert("2.5").as_deref(), Some("2500000u"));
         assert_eq!(convert("0.000000001").as_deref(), Some("1n"));
         assert_eq!(convert("100").as_deref(), Some("100000m"));
-        for bad in ["", "-1", "1e3", "99999999999999999999", "1.", ".5", "NaN", "1.0000000001", "999999999999"] {
+        assert_eq!(convert("999999999999").as_deref(), Some("99999999H"));
+        for bad in ["", "-1", "1e3", "99999999999999999999", "1.", ".5", "NaN", "1.0000000001"] {
             assert_eq!(convert(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn grpc_timeouts_are_eight_digits_and_a_unit() {
+        assert_eq!(grpc_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(grpc_timeout(b"5m"), Some(Duration::from_millis(5)));
+        for bad in [&b""[..], b"5", b"m", b"123456789m", b"-1S", b"1s", b"1 S"] {
+            assert_eq!(grpc_timeout(bad), None, "{bad:?}");
         }
     }
 }

@@ -98,15 +98,23 @@ pub(crate) struct Query<'r> {
 
 /// Which fields were there already.
 #[derive(Default)]
-struct Given {
+pub(crate) struct Given {
     singular: HashSet<Vec<u16>>,
     keys: HashSet<String>,
     /// Parent path and oneof → the member that is set.
     oneofs: HashMap<(Vec<u16>, u16), u16>,
 }
 
+impl Given {
+    /// Was the field of the request message itself set?
+    pub fn contains(&self, field: u16) -> bool {
+        self.singular.contains([field].as_slice())
+    }
+}
+
 impl Query<'_> {
-    pub fn write(&self, query: &str, out: &mut Writer) -> Result<(), CodecError> {
+    /// Tells what was there.
+    pub fn write(&self, query: &str, out: &mut Writer) -> Result<Given, CodecError> {
         let mut given = Given::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -116,7 +124,7 @@ impl Query<'_> {
                 .and_then(|value| self.parameter(&key, &value, &mut given, out))
                 .map_err(|e| e.at_field(&key))?;
         }
-        Ok(())
+        Ok(given)
     }
 
     fn parameter(&self, key: &str, value: &str, given: &mut Given, out: &mut Writer) -> Result<(), CodecError> {

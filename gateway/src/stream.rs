@@ -1,4 +1,5 @@
-//! The body of a streamed answer: server-sent events (WHATWG HTML, section 9.2) or newline-delimited JSON.
+//! The body of a streamed answer: server-sent events (WHATWG HTML, section 9.2), newline-delimited JSON or one JSON
+//! array.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,28 +7,36 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::body::Body;
 
-use crate::answer::{self, Format};
-use crate::error::Failure;
+use crate::answer::unprintable;
+use crate::error::{Asker, Failure};
 use crate::event;
-use crate::frame::Deframer;
 use crate::service::Shared;
+use crate::upstream::Answer;
 
 /// Whatever is ready goes out in one write, up to about this much.
 const BATCH: usize = 32 << 10;
 
-/// Dropping it drops the upstream body, and thereby cancels the call.
+/// How the messages of a stream are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Server-sent events.
+    Events,
+    /// One JSON object a line.
+    Lines,
+    /// One JSON array of the messages.
+    Array,
+}
+
+/// Dropping it drops the answer, and thereby cancels the call.
 pub(crate) struct StreamBody {
     shared: Arc<Shared>,
     route: usize,
     format: Format,
-    request_id: Option<HeaderValue>,
-    upstream: Body,
-    frames: Deframer,
+    asker: Asker,
+    answer: Answer,
     heartbeat: Pin<Box<Sleep>>,
     out: Vec<u8>,
     messages: u64,
@@ -38,35 +47,25 @@ enum State {
     Open,
     /// The upstream has ended; its status is still to be written.
     Ended(Result<(), Box<Failure>>),
+    /// What an array has no word for: the body has to break off.
+    Broken,
     Done,
 }
 
+/// An array of messages cannot say that the call failed. A body that breaks off can't be taken for a whole one.
+#[derive(Debug, thiserror::Error)]
+#[error("the call failed after the answer had begun")]
+pub(crate) struct Broken;
+
 impl StreamBody {
-    /// `ended`: the upstream's head already held its (good) status, so there is nothing to come.
-    pub fn new(
-        shared: Arc<Shared>,
-        route: usize,
-        format: Format,
-        request_id: Option<HeaderValue>,
-        upstream: Body,
-        ended: bool,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, route: usize, format: Format, asker: Asker, answer: Answer) -> Self {
         let out = match format {
             Format::Events => b"retry: 1000\n\n".to_vec(),
             Format::Lines => Vec::new(),
+            Format::Array => b"[".to_vec(),
         };
-        Self {
-            frames: Deframer::new(shared.limits.response_message_bytes),
-            heartbeat: Box::pin(sleep(shared.limits.heartbeat)),
-            state: if ended { State::Ended(Ok(())) } else { State::Open },
-            messages: 0,
-            shared,
-            route,
-            format,
-            request_id,
-            upstream,
-            out,
-        }
+        let heartbeat = Box::pin(sleep(shared.limits.heartbeat));
+        Self { shared, route, format, asker, answer, heartbeat, out, messages: 0, state: State::Open }
     }
 
     /// The failure of a stream that ended before its first message; nothing was sent then.
@@ -83,50 +82,29 @@ impl StreamBody {
     /// Ready when there is at least one more message in the buffer, or the end.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let before = self.messages;
-        while matches!(self.state, State::Open) {
-            match self.frames.next() {
-                Ok(Some(message)) => {
-                    if let Err(failure) = self.write(&message) {
-                        self.state = State::Ended(Err(failure));
-                    }
-                    if self.out.len() >= BATCH {
-                        break;
-                    }
+        while matches!(self.state, State::Open) && self.out.len() < BATCH {
+            let written = match self.answer.poll_message(cx) {
+                Poll::Ready(Some(Ok(message))) => self.write(&message),
+                Poll::Ready(Some(Err(failure))) => Err(failure),
+                Poll::Ready(None) => {
+                    self.state = State::Ended(Ok(()));
                     continue;
                 }
-                Ok(None) => {}
-                Err(error) => self.state = State::Ended(Err(answer::broken_frame(error))),
+                Poll::Pending if self.messages > before => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            };
+            if let Err(failure) = written {
+                self.state = State::Ended(Err(failure));
             }
-            if matches!(self.state, State::Open) && self.read(cx).is_pending() {
-                return if self.messages > before { Poll::Ready(()) } else { Poll::Pending };
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// One frame from upstream.
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let frame = std::task::ready!(http_body::Body::poll_frame(Pin::new(&mut self.upstream), cx));
-        match frame {
-            None => self.state = State::Ended(Err(answer::no_status())),
-            Some(Err(status)) => self.state = State::Ended(Err(answer::broken_body(&status))),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => self.frames.push(data),
-                Err(other) => {
-                    let status = other.into_trailers().ok().and_then(|t| answer::status(&self.shared, &t));
-                    self.state = State::Ended(status.unwrap_or_else(|| Err(answer::no_status())));
-                }
-            },
         }
         Poll::Ready(())
     }
 
     fn write(&mut self, message: &[u8]) -> Result<(), Box<Failure>> {
         let start = self.out.len();
-        let written = self.try_write(message);
-        if written.is_err() {
+        if self.try_write(message).is_err() {
             self.out.truncate(start);
-            return Err(answer::unprintable());
+            return Err(unprintable());
         }
         self.messages += 1;
         Ok(())
@@ -148,6 +126,12 @@ impl StreamBody {
                 self.shared.print(route, message, out)?;
                 out.extend_from_slice(b"}\n");
             }
+            Format::Array => {
+                if self.messages > 0 {
+                    out.extend_from_slice(b",\n");
+                }
+                self.shared.print(route, message, out)?;
+            }
         }
         Ok(())
     }
@@ -156,20 +140,22 @@ impl StreamBody {
         match (self.format, end) {
             (Format::Events, Ok(())) => self.out.extend_from_slice(b"event: end\ndata: {}\n\n"),
             (Format::Lines, Ok(())) => {}
+            (Format::Array, Ok(())) => self.out.push(b']'),
+            (Format::Array, Err(_)) => self.state = State::Broken,
             (format, Err(failure)) => {
-                let line = self.shared.error_line(&failure, self.request_id.as_ref());
+                let line = self.shared.error_line(&failure, &self.asker);
                 let (before, after): (&[u8], &[u8]) = match format {
                     Format::Events => (b"event: error\ndata: ", b"\n\n"),
-                    Format::Lines => (b"", b"\n"),
+                    _ => (b"", b"\n"),
                 };
                 self.out.extend_from_slice(before);
-                self.out.extend_from_slice(line.as_bytes());
+                self.out.extend_from_slice(&line);
                 self.out.extend_from_slice(after);
             }
         }
     }
 
-    fn flush(&mut self) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+    fn flush(&mut self) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.heartbeat.as_mut().reset(Instant::now() + self.shared.limits.heartbeat);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from(std::mem::take(&mut self.out))))))
     }
@@ -177,9 +163,9 @@ impl StreamBody {
 
 impl http_body::Body for StreamBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         if this.out.is_empty() && matches!(this.state, State::Open) && this.poll_ready(cx).is_pending() {
             if this.format == Format::Events && this.heartbeat.as_mut().poll(cx).is_ready() {
@@ -192,7 +178,11 @@ impl http_body::Body for StreamBody {
             State::Ended(end) => this.write_end(end),
             state => this.state = state,
         }
-        if this.out.is_empty() { Poll::Ready(None) } else { this.flush() }
+        match this.state {
+            _ if !this.out.is_empty() => this.flush(),
+            State::Broken => Poll::Ready(Some(Err(Broken))),
+            _ => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

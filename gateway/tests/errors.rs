@@ -124,7 +124,7 @@ async fn the_gateways_own_errors_have_the_same_shape() {
         assert_eq!((answer.status, answer.json()["error"]["reason"].as_str()), (status, Some(reason)));
         assert_eq!(answer.json()["error"]["code"], status);
     }
-    assert_eq!(f.call("POST", "/v1/books/7", "").await.header("allow"), "DELETE, GET, HEAD, PATCH, PUT");
+    assert_eq!(f.call("POST", "/v1/books/7", "").await.header("allow"), "DELETE, GET, HEAD, OPTIONS, PATCH, PUT");
     for content_type in [
         "application/x-www-form-urlencoded",
         "application/json; charset=utf-8",
@@ -207,7 +207,7 @@ async fn a_status_that_the_upstream_service_fails_with_is_kept() {
 
 #[tokio::test]
 async fn the_renderer_serves_the_embedding_program_too() {
-    let renderer = ErrorRenderer::with_codes(Arc::new(|reason| {
+    let renderer = ErrorRenderer::new().with_codes(Arc::new(|reason| {
         let legacy_code = (reason == "RESOURCE_EXHAUSTED").then_some(5004);
         legacy_code.map(|code| ErrorCode { http_status: StatusCode::TOO_MANY_REQUESTS, legacy_code: Some(code) })
     }));

@@ -89,17 +89,38 @@ async fn events_have_id_name_and_one_line_of_data() {
 }
 
 #[tokio::test]
-async fn who_asks_for_json_gets_lines_and_who_asks_for_nothing_gets_what_the_method_declares() {
+async fn who_asks_for_json_gets_it_and_who_asks_for_nothing_gets_what_the_method_declares() {
     let f = fixture(vec![event(json!({}))]);
     let answer = f.send(watch("/v1/watch/t", "*/*")).await;
     assert_eq!(answer.header("content-type"), "text/event-stream");
-    for accept in ["application/x-ndjson", "application/json", "application/*"] {
+    for accept in ["application/x-ndjson", "application/*"] {
         let f = fixture(vec![event(json!({ "noteText": "hi" })), event(json!({}))]);
         let answer = f.send(watch("/v1/watch/t", accept)).await;
         assert_eq!(answer.text(), "{\"result\":{\"noteText\":\"hi\"}}\n{\"result\":{}}\n", "{accept}");
         assert_eq!(answer.header("content-type"), "application/x-ndjson");
     }
+    for (messages, array) in [
+        (vec![event(json!({ "noteText": "hi" })), event(json!({}))], json!([{ "noteText": "hi" }, {}])),
+        (vec![], json!([])),
+    ] {
+        let answer = fixture(messages).send(watch("/v1/watch/t", "application/json")).await;
+        assert_eq!((answer.json(), answer.header("content-type")), (array, "application/json"));
+    }
     assert_eq!(fixture(vec![]).send(watch("/v1/watch/t", "text/html")).await.status, 406);
+}
+
+#[tokio::test]
+async fn an_array_whose_call_fails_breaks_off() {
+    let f = library_with(
+        |b| b,
+        |_| {
+            let frames = [Frame::data(framed(&event(json!({ "noteText": "hi" })))), Frame::trailers(trailers(13))];
+            Ok(Response::new(Body::new(StreamBody::new(Iter(frames.into_iter().map(Ok::<_, Infallible>))))))
+        },
+    );
+    let response = f.gateway.clone().oneshot(watch("/v1/watch/t", "application/json")).await.expect("infallible");
+    assert_eq!(response.status(), 200);
+    assert!(response.into_body().collect().await.is_err());
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Routes resolved against the schema: everything that can be wrong with an annotation is found here, at start.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::Uri;
+use http::{Method, Uri};
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::router::Router;
@@ -12,14 +13,18 @@ use crate::builder::BuildError;
 use crate::codec::Bound;
 use crate::codec::MessageId;
 use crate::codec::schema::{Card, Field, Kind, Schema, Shape};
+use crate::http_body;
 
-/// A method that has routes.
+/// A method.
 pub(crate) struct Rpc {
     /// `/package.Service/Method`.
     pub uri: Uri,
     pub input: MessageId,
     pub output: MessageId,
-    pub streaming: bool,
+    pub client_streaming: bool,
+    pub server_streaming: bool,
+    /// `idempotency_level = NO_SIDE_EFFECTS`.
+    pub no_side_effects: bool,
     /// The method carries the `event_stream` option.
     pub declared_events: bool,
     pub id_field: Option<Vec<u16>>,
@@ -48,7 +53,15 @@ pub(crate) struct Route {
     pub rpc: Arc<Rpc>,
     pub captures: Vec<Capture>,
     pub body: BodyRule,
+    /// Number of the field that the body is, if it is one.
+    pub body_field: Option<u32>,
+    /// The body is a `google.api.HttpBody`.
+    pub raw_request: bool,
     pub response_body: Option<u16>,
+    /// The answer is a `google.api.HttpBody`.
+    pub raw_response: bool,
+    /// The `update_mask` that a PATCH fills from its body when nobody gives one.
+    pub mask: Option<u16>,
     /// What the path sets: a body must not.
     pub path_bound: Bound,
     /// What path and body field set: a query parameter must not.
@@ -58,25 +71,30 @@ pub(crate) struct Route {
 pub(crate) struct Plan {
     pub router: Router,
     pub routes: Vec<Route>,
+    /// Every method, by its path, with or without routes.
+    pub rpcs: HashMap<Box<str>, Arc<Rpc>>,
 }
 
 /// All routes of the chosen services (all services if `chosen` is `None`).
 pub(crate) fn plan(pool: &DescriptorPool, schema: &Schema, chosen: Option<&[String]>) -> Result<Plan, BuildError> {
     let options = Options::new(pool);
     let mut planner = Planner { schema, router: Router::default(), routes: Vec::new(), names: Vec::new() };
+    let mut rpcs = HashMap::new();
     for service in services(pool, chosen)? {
         for method in service.methods() {
             let name = method.full_name();
             let rules = options.rules(&method).map_err(|problem| BuildError::rule(name, problem))?;
-            if !rules.is_empty() {
-                let rpc = Arc::new(planner.rpc(&method, options.event_stream(&method))?);
-                for rule in &rules {
-                    planner.add(&rpc, rule, &format!("{name} ({})", rule.describe()))?;
-                }
+            let rpc = Arc::new(planner.rpc(&method, options.event_stream(&method))?);
+            if rpc.client_streaming && !rules.is_empty() {
+                return Err(BuildError::rule(name, "a client-streaming method cannot have an HTTP route"));
             }
+            for rule in &rules {
+                planner.add(&rpc, rule, &format!("{name} ({})", rule.describe()))?;
+            }
+            rpcs.insert(rpc.uri.path().into(), rpc);
         }
     }
-    Ok(Plan { router: planner.router, routes: planner.routes })
+    Ok(Plan { router: planner.router, routes: planner.routes, rpcs })
 }
 
 pub(crate) fn services(pool: &DescriptorPool, chosen: Option<&[String]>) -> Result<Vec<ServiceDescriptor>, BuildError> {
@@ -100,9 +118,6 @@ struct Planner<'s> {
 impl Planner<'_> {
     fn rpc(&self, method: &MethodDescriptor, events: Option<EventStream>) -> Result<Rpc, BuildError> {
         let name = method.full_name();
-        if method.is_client_streaming() {
-            return Err(BuildError::rule(name, "a client-streaming method cannot have an HTTP route"));
-        }
         let id = |full_name: &str| {
             self.schema.id(full_name).ok_or_else(|| BuildError::rule(name, "its request or response type is missing"))
         };
@@ -115,7 +130,9 @@ impl Planner<'_> {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         Ok(Rpc {
             uri: path.parse().map_err(|_| BuildError::rule(name, "its name is not a path"))?,
-            streaming: method.is_server_streaming(),
+            client_streaming: method.is_client_streaming(),
+            server_streaming: method.is_server_streaming(),
+            no_side_effects: no_side_effects(method),
             declared_events: declared,
             id_field: self.event_field(name, output, &events.id_field)?,
             resume_field: self.event_field(name, input, &events.resume_field)?,
@@ -166,6 +183,16 @@ impl Planner<'_> {
         if let BodyRule::Field(f) = body {
             query_bound.close(f);
         }
+        let body_field = match body {
+            BodyRule::Field(index) => self.schema.field(rpc.input, &[index]).map(|f| f.number),
+            _ => None,
+        };
+        let raw_request = match body {
+            BodyRule::None => false,
+            BodyRule::All => http_body::is_raw(self.schema, rpc.input, None),
+            BodyRule::Field(index) => http_body::is_raw(self.schema, rpc.input, Some(index)),
+        };
+        let mask = self.mask(rpc, rule, &body, &path_bound);
         let response_body = match rule.response_body.as_str() {
             "" => None,
             field => Some(self.top_level(rpc.output, field, "response_body", name)?),
@@ -175,7 +202,20 @@ impl Planner<'_> {
             let first = self.names.get(first).cloned().unwrap_or_default();
             return Err(BuildError::Duplicate { first, second: name.to_owned() });
         }
-        self.routes.push(Route { rpc: rpc.clone(), captures, body, response_body, path_bound, query_bound });
+        let raw_response = http_body::is_raw(self.schema, rpc.output, response_body);
+        let rpc = rpc.clone();
+        self.routes.push(Route {
+            rpc,
+            captures,
+            body,
+            body_field,
+            raw_request,
+            response_body,
+            raw_response,
+            mask,
+            path_bound,
+            query_bound,
+        });
         self.names.push(name.to_owned());
         Ok(())
     }
@@ -192,6 +232,20 @@ impl Planner<'_> {
                 Ok(BodyRule::Field(index))
             }
         }
+    }
+
+    /// As grpc-gateway does it: for PATCH whose body is a message field, unless the path sets the mask.
+    fn mask(&self, rpc: &Rpc, rule: &Rule, body: &BodyRule, path_bound: &Bound) -> Option<u16> {
+        let BodyRule::Field(index) = body else { return None };
+        let message = self.schema.message(rpc.input);
+        let resource = message.fields.get(usize::from(*index))?;
+        let mask = message.by_name("update_mask", 0)?;
+        let is_mask = matches!(mask.kind, Kind::Message(id) if self.schema.message(id).shape == Shape::FieldMask);
+        let is_resource = matches!(resource.kind, Kind::Message(id) if self.schema.message(id).shape == Shape::Plain);
+        let wanted =
+            rule.method == Some(Method::PATCH) && resource.card == Card::Singular && mask.card == Card::Singular;
+        let free = path_bound.get(mask.index).is_none() && mask.index != *index;
+        (wanted && is_mask && is_resource && free).then_some(mask.index)
     }
 
     fn top_level(&self, root: MessageId, field: &str, part: &str, name: &str) -> Result<u16, BuildError> {
@@ -220,4 +274,10 @@ pub(crate) fn is_text(schema: &Schema, f: &Field) -> bool {
         }
         _ => true,
     }
+}
+
+fn no_side_effects(method: &MethodDescriptor) -> bool {
+    use prost_reflect::prost_types::method_options::IdempotencyLevel;
+    let options = method.method_descriptor_proto().options.as_ref();
+    options.is_some_and(|o| o.idempotency_level() == IdempotencyLevel::NoSideEffects)
 }

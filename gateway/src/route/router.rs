@@ -70,6 +70,9 @@ impl Router {
         if allowed.contains(&Method::GET) {
             allowed.push(Method::HEAD);
         }
+        if !allowed.is_empty() {
+            allowed.push(Method::OPTIONS);
+        }
         allowed.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         allowed.dedup();
         Err(Miss { allowed })

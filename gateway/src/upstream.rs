@@ -1,0 +1,189 @@
+//! The upstream's side of a call: one gRPC request, and the messages and the status that come back.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use base64::Engine;
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use percent_encoding::percent_decode;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt};
+
+use crate::BoxError;
+use crate::error::Failure;
+use crate::frame::{Deframer, FrameError};
+use crate::service::Shared;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+/// The gRPC request for a method. The body holds framed messages.
+pub(crate) fn request(uri: &Uri, headers: HeaderMap, extensions: Extensions, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = uri.clone();
+    *request.headers_mut() = headers;
+    *request.extensions_mut() = extensions;
+    request
+}
+
+/// Calls the method. Dropping the future, and later the answer, cancels the call.
+pub(crate) async fn call<U>(shared: &Arc<Shared>, upstream: U, request: Request<Body>) -> Result<Answer, Box<Failure>>
+where
+    U: Service<Request<Body>, Response = Response<Body>>,
+    U::Error: Into<BoxError>,
+{
+    let response = upstream.oneshot(request).await.map_err(|e| unreachable_upstream(e.into()))?;
+    Answer::new(shared.clone(), response)
+}
+
+/// A service may fail with a status of its own. Of anything else only the code is told: the cause is not for clients.
+fn unreachable_upstream(error: BoxError) -> Box<Failure> {
+    let error = match error.downcast::<Status>() {
+        Ok(status) => return Failure::from_status(&status),
+        Err(error) => error,
+    };
+    let code = match Status::try_from_error(error) {
+        Ok(status) if status.code() != Code::Unknown => status.code(),
+        _ => Code::Unavailable,
+    };
+    Failure::upstream(code, "the service cannot be reached")
+}
+
+/// What the upstream answers. Dropping it cancels the call.
+pub(crate) struct Answer {
+    shared: Arc<Shared>,
+    /// The initial metadata.
+    pub head: HeaderMap,
+    /// The trailing metadata, once the messages have come to their end.
+    pub trailers: HeaderMap,
+    body: Body,
+    frames: Deframer,
+    ended: bool,
+}
+
+impl Answer {
+    /// Fails if the head already says that there is no message: an HTTP error, or a status without a body.
+    fn new(shared: Arc<Shared>, response: Response<Body>) -> Result<Self, Box<Failure>> {
+        let (head, body) = response.into_parts();
+        let told = status(&shared, &head.headers);
+        let ended = told.is_some();
+        told.unwrap_or(Ok(()))?;
+        check_http_status(head.status)?;
+        let frames = Deframer::new(shared.limits.response_message_bytes);
+        Ok(Self { shared, head: head.headers, trailers: HeaderMap::new(), body, frames, ended })
+    }
+
+    /// The next message; `None` after the last one of a call that went well.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<Failure>>>> {
+        loop {
+            match self.frames.next() {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(None) if self.ended => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(error) => return self.fail(broken_frame(error)),
+            }
+            match ready!(http_body::Body::poll_frame(Pin::new(&mut self.body), cx)) {
+                None => return self.fail(no_status()),
+                Some(Err(status)) => {
+                    let code = status.code();
+                    // A body breaks off for reasons of the connection; what the service has to say comes in trailers.
+                    return self.fail(Failure::upstream(code, "the service broke off its answer"));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.frames.push(data),
+                    // Nothing counts after the status.
+                    Err(other) => {
+                        self.ended = true;
+                        self.trailers = other.into_trailers().unwrap_or_default();
+                        match status(&self.shared, &self.trailers).unwrap_or_else(|| Err(no_status())) {
+                            Ok(()) if self.frames.is_empty() => {}
+                            Ok(()) => return self.fail(broken_frame(FrameError::Incomplete)),
+                            Err(failure) => return self.fail(failure),
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// The same, to be waited for.
+    pub async fn message(&mut self) -> Option<Result<Bytes, Box<Failure>>> {
+        poll_fn(|cx| self.poll_message(cx)).await
+    }
+
+    /// The message of a unary call that went well.
+    pub async fn only_message(&mut self) -> Result<Bytes, Box<Failure>> {
+        let Some(message) = self.message().await.transpose()? else {
+            return Err(Failure::upstream(Code::Internal, "the service answered without a message"));
+        };
+        match self.message().await.transpose()? {
+            None => Ok(message),
+            Some(_) => Err(Failure::upstream(Code::Internal, "the service answered with more than one message")),
+        }
+    }
+
+    fn fail(&mut self, failure: Box<Failure>) -> Poll<Option<Result<Bytes, Box<Failure>>>> {
+        self.ended = true;
+        self.frames = Deframer::new(0);
+        Poll::Ready(Some(Err(failure)))
+    }
+}
+
+/// The failure that these headers or trailers carry; `None` if they carry no status at all.
+fn status(shared: &Shared, from: &HeaderMap) -> Option<Result<(), Box<Failure>>> {
+    let code = Code::from_bytes(from.get(&GRPC_STATUS)?.as_bytes());
+    if code == Code::Ok {
+        return Some(Ok(()));
+    }
+    let message = from.get(&GRPC_MESSAGE).map(|v| percent_decode(v.as_bytes()).decode_utf8_lossy().into_owned());
+    // Senders may pad or not. Details that cannot be read are left out: the status itself counts.
+    let details = from.get(&GRPC_DETAILS).and_then(|v| {
+        let text = v.as_bytes().trim_ascii_end();
+        let end = text.iter().rposition(|b| *b != b'=').map_or(0, |i| i + 1);
+        base64::engine::general_purpose::STANDARD_NO_PAD.decode(text.get(..end)?).ok()
+    });
+    let status = Status::with_details(code, message.unwrap_or_default(), details.unwrap_or_default().into());
+    let mut failure = Failure::from_status(&status);
+    shared.headers.response(from, &mut failure.headers);
+    Some(Err(failure))
+}
+
+/// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>
+fn check_http_status(status: StatusCode) -> Result<(), Box<Failure>> {
+    let code = match status {
+        StatusCode::OK => return Ok(()),
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Err(Failure::upstream(code, "the service did not answer in gRPC"))
+}
+
+/// The failure for a body that makes no sense.
+fn broken_frame(error: FrameError) -> Box<Failure> {
+    Failure::upstream(
+        Code::Internal,
+        match error {
+            FrameError::Compressed => "the service compressed its answer without being asked",
+            FrameError::TooLarge => "the answer of the service is too large",
+            FrameError::Incomplete => "the answer of the service ends within a message",
+        },
+    )
+}
+
+fn no_status() -> Box<Failure> {
+    Failure::upstream(Code::Unknown, "the answer of the service ended without a status")
+}
