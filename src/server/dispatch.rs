@@ -24,7 +24,6 @@ use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
@@ -70,15 +69,15 @@ impl Http {
         let guard = flood::guard(app)?;
         let protect = Protect { guard, errors: gateway.errors().clone() };
         let cors = cors(&app.config.server.cors_origins)?;
+        // Streams would sit in the compressor, and pictures are compressed already.
         let compression = CompressionLayer::new().compress_when(
             SizeAbove::new(1024)
+                .and(NotForContentType::IMAGES)
+                .and(NotForContentType::const_new("application/octet-stream"))
                 .and(NotForContentType::const_new("text/event-stream"))
                 .and(NotForContentType::const_new("application/x-ndjson")),
         );
-        let patience = Duration::from_secs(app.config.server.body_timeout_seconds);
         let rest = Rest { pages: pages(app, keys, health)?, gateway };
-        let rest = RequestBodyTimeoutLayer::new(patience)
-            .layer(rest.map_request(|request: Request<_>| request.map(Body::new)));
         let rest = compression.layer(protect.clone().around(Transport::Rest, rest));
         let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
         let grpc_web = protect.clone().around(Transport::GrpcWeb, GrpcWebLayer::new().layer(gate.clone()));
@@ -202,6 +201,7 @@ fn gateway(app: &App, gate: Gate<Routes>) -> anyhow::Result<Gateway<Gate<Routes>
         .alias("/api", "/v1")
         .max_request_bytes(app.config.server.max_message_bytes)
         .max_response_message_bytes(app.config.server.max_message_bytes)
+        .body_timeout(Duration::from_secs(app.config.server.body_timeout_seconds))
         // Older clients read empty lists and zeros; leaving them out would break them.
         .always_print_fields(true)
         .response_header(HeaderName::from_static("idempotency-replayed"))

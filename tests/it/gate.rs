@@ -266,7 +266,7 @@ async fn an_unknown_method_is_unimplemented_and_an_unknown_path_is_not_found() {
     node.rest(Method::GET, "/v1/nothing", None, None).await.refused(404, "ROUTE_NOT_FOUND", 3001);
     let wrong_method = node.rest(Method::DELETE, "/v1/auth/login", None, None).await;
     wrong_method.refused(405, "METHOD_NOT_ALLOWED", 2002);
-    assert_eq!(wrong_method.headers["allow"], "POST");
+    assert_eq!(wrong_method.headers["allow"], "OPTIONS, POST");
     // A gRPC path is not a REST path.
     node.rest(Method::POST, "/rialto.auth.v1.AuthService/GetMe", None, Some(json!({}))).await.refused(
         404,
