@@ -66,7 +66,7 @@ impl Names {
             while slots[at].1 != NONE && slots[at].0 != name {
                 at = (at + 1) & (slots.len() - 1);
             }
-            // A JSON name that is also the proto name of another field means the field that comes first.
+            // JSON names come first: one that is also the proto name of another field means the field that it is.
             if slots[at].1 == NONE {
                 slots[at] = (name, index);
             }
@@ -242,7 +242,6 @@ impl Message {
             .collect();
         fields.sort_by_key(|f| f.number);
         let mut dense = Vec::new();
-        let mut names = Vec::with_capacity(fields.len() * 2);
         for (i, f) in fields.iter_mut().enumerate() {
             f.index = i as u16;
             let number = f.number as usize;
@@ -250,11 +249,9 @@ impl Message {
                 dense.resize(dense.len().max(number + 1), NONE);
                 dense[number] = f.index;
             }
-            names.push((f.json_name.clone(), f.index));
-            if f.name != f.json_name {
-                names.push((f.name.clone(), f.index));
-            }
         }
+        let json_names = fields.iter().map(|f| (f.json_name.clone(), f.index));
+        let names = json_names.chain(fields.iter().map(|f| (f.name.clone(), f.index))).collect();
         Self {
             shape: Shape::of(m.full_name()),
             oneofs: real.iter().map(|o| o.name().into()).collect(),
