@@ -12,6 +12,7 @@ use percent_encoding::percent_decode;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::codec::indent;
 use crate::error::{Failure, Rejection};
 use crate::frame::{Deframer, FrameError};
 use crate::headers::Accept;
@@ -140,6 +141,10 @@ pub(crate) async fn unary(
     let message = message.ok_or_else(|| Failure::upstream(Code::Internal, "the service answered without a message"))?;
     let mut json = Vec::with_capacity(message.len() * 2 + 64);
     shared.print(route, &message, &mut json).map_err(|_| unprintable())?;
+    if shared.pretty {
+        let compact = std::mem::take(&mut json);
+        indent(&compact, &mut json);
+    }
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

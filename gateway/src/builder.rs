@@ -61,6 +61,9 @@ pub struct Builder {
     response_headers: Vec<HeaderName>,
     always_print_fields: bool,
     ignore_unknown_fields: bool,
+    use_proto_names: bool,
+    enum_numbers: bool,
+    pretty: bool,
     errors: ErrorRenderer,
     limits: Limits,
 }
@@ -84,6 +87,9 @@ impl Builder {
             response_headers: Vec::new(),
             always_print_fields: false,
             ignore_unknown_fields: false,
+            use_proto_names: false,
+            enum_numbers: false,
+            pretty: false,
             errors: ErrorRenderer::new(),
             limits: Limits {
                 request_bytes: 4 << 20,
@@ -125,9 +131,28 @@ impl Builder {
         self
     }
 
-    /// Skip JSON keys that name no field (default: refuse them).
+    /// Skip JSON keys that name no field, and names that no enum value has (default: refuse them).
     pub fn ignore_unknown_fields(mut self, on: bool) -> Self {
         self.ignore_unknown_fields = on;
+        self
+    }
+
+    /// Print members under their names in the `.proto` file (default: lowerCamelCase or `json_name`). Both are read.
+    pub fn use_proto_names(mut self, on: bool) -> Self {
+        self.use_proto_names = on;
+        self
+    }
+
+    /// Print enum values as numbers (default: names). Both are read.
+    pub fn enum_numbers(mut self, on: bool) -> Self {
+        self.enum_numbers = on;
+        self
+    }
+
+    /// Indent the JSON of unary answers by two spaces (default: one line). The messages of a stream are one line each
+    /// whatever this says, because lines separate them.
+    pub fn pretty(mut self, on: bool) -> Self {
+        self.pretty = on;
         self
     }
 
@@ -167,6 +192,8 @@ impl Builder {
         let pool = DescriptorPool::decode(self.descriptor_set.as_slice())?;
         let codec = Codec::new(&pool)
             .always_print_fields(self.always_print_fields)
+            .use_proto_names(self.use_proto_names)
+            .enum_numbers(self.enum_numbers)
             .ignore_unknown_fields(self.ignore_unknown_fields);
         let plan = plan::plan(&pool, &codec.schema, self.services.as_deref())?;
         if let Some(name) = self.request_headers.iter().chain(&self.response_headers).find(|n| is_reserved(n)) {
@@ -177,6 +204,7 @@ impl Builder {
             headers: HeaderRules::new(self.request_headers, self.response_headers),
             errors: self.errors,
             limits: self.limits,
+            pretty: self.pretty,
             plan,
             codec,
         };

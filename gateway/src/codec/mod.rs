@@ -5,6 +5,7 @@
 mod decode;
 mod encode;
 mod error;
+mod indent;
 mod known;
 mod lex;
 mod mask;
@@ -20,6 +21,7 @@ pub(crate) use decode::{Bound, Decoder, write_well_known_text};
 pub(crate) use encode::Encoder;
 pub(crate) use error::clip;
 pub use error::{CodecError, Problem};
+pub use indent::indent;
 pub(crate) use lex::Lexer;
 pub use schema::MessageId;
 use schema::Schema;
@@ -34,12 +36,13 @@ pub struct Codec {
     pub(crate) always_print_fields: bool,
     /// Skip unknown JSON keys instead of refusing them.
     pub(crate) ignore_unknown_fields: bool,
+    pretty: bool,
 }
 
 impl Codec {
     /// Builds the tables: once per process, not per request.
     pub fn new(pool: &DescriptorPool) -> Self {
-        Self { schema: Schema::new(pool), always_print_fields: false, ignore_unknown_fields: false }
+        Self { schema: Schema::new(pool), always_print_fields: false, ignore_unknown_fields: false, pretty: false }
     }
 
     /// Print implicit-presence scalars that are zero, empty lists and empty maps (off by default).
@@ -48,7 +51,28 @@ impl Codec {
         self
     }
 
-    /// Skip JSON keys that name no field, instead of refusing them (off by default).
+    /// Print members under their names in the `.proto` file instead of lowerCamelCase or `json_name` (off by default).
+    /// Both are read whatever this says.
+    pub fn use_proto_names(mut self, on: bool) -> Self {
+        self.schema.print_proto_names(on);
+        self
+    }
+
+    /// Print enum values as numbers instead of names (off by default). `NullValue` is `null` either way; both names and
+    /// numbers are read whatever this says.
+    pub fn enum_numbers(mut self, on: bool) -> Self {
+        self.schema.print_enum_numbers(on);
+        self
+    }
+
+    /// Let [`Codec::wire_to_json`] put each member and element on a line of its own, two spaces deeper at each level
+    /// (off by default, in one line). Done by [`indent`] afterwards: it costs a second pass over the JSON.
+    pub fn pretty(mut self, on: bool) -> Self {
+        self.pretty = on;
+        self
+    }
+
+    /// Skip JSON keys that name no field, and names that no enum value has, instead of refusing them (off by default).
     pub fn ignore_unknown_fields(mut self, on: bool) -> Self {
         self.ignore_unknown_fields = on;
         self
@@ -68,7 +92,13 @@ impl Codec {
 
     /// Appends the JSON of a message's wire bytes. Nothing useful is appended on error.
     pub fn wire_to_json(&self, message: MessageId, wire: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
-        self.encoder(out).message(message, wire)
+        if !self.pretty {
+            return self.encoder(out).message(message, wire);
+        }
+        let mut compact = Vec::with_capacity(wire.len() * 2);
+        self.encoder(&mut compact).message(message, wire)?;
+        indent(&compact, out);
+        Ok(())
     }
 
     pub(crate) fn encoder<'o>(&self, out: &'o mut Vec<u8>) -> Encoder<'_, 'o> {

@@ -133,7 +133,8 @@ pub(crate) struct Field {
     pub index: u16,
     pub name: Box<str>,
     pub json_name: Box<str>,
-    /// `,"jsonName":`, ready to be copied; without its first byte for the first member of an object.
+    /// `,"jsonName":` (or the proto name, if that is wanted), ready to be copied; without its first byte for the first
+    /// member of an object.
     pub key: Box<[u8]>,
     pub kind: Kind,
     pub card: Card,
@@ -156,6 +157,8 @@ pub(crate) struct Enum {
     pub first: i32,
     /// `google.protobuf.NullValue`, whose JSON is `null`.
     pub null: bool,
+    /// Print the number, whatever its name.
+    numeric: bool,
 }
 
 impl Schema {
@@ -170,6 +173,20 @@ impl Schema {
         let messages = pool.all_messages().map(|m| Message::new(&m, &ids)).collect();
         let enums = pool.all_enums().map(|e| Enum::new(&e)).collect();
         Self { messages, enums, by_name: ids.messages }
+    }
+
+    /// Which names members are printed with.
+    pub fn print_proto_names(&mut self, on: bool) {
+        for f in self.messages.iter_mut().flat_map(|m| &mut m.fields) {
+            f.key = member_key(if on { &f.name } else { &f.json_name });
+        }
+    }
+
+    /// Whether enum values are printed as numbers.
+    pub fn print_enum_numbers(&mut self, on: bool) {
+        for e in &mut self.enums {
+            e.numeric = on;
+        }
     }
 
     pub fn id(&self, full_name: &str) -> Option<MessageId> {
@@ -329,7 +346,7 @@ impl Field {
         Self {
             number: either!(d, d => d.number()),
             index: 0,
-            key: format!(",\"{json_name}\":").into_bytes().into(),
+            key: member_key(&json_name),
             name,
             json_name,
             kind: Kind::new(&either!(d, d => d.kind()), ids),
@@ -344,6 +361,14 @@ impl Field {
             oneof: oneof.map(|i| i as u16),
         }
     }
+}
+
+/// `,"name":`. A `json_name` option may hold anything, quotes too.
+fn member_key(name: &str) -> Box<[u8]> {
+    let mut key = vec![b','];
+    super::scalar::write_string(&mut key, name);
+    key.push(b':');
+    key.into()
 }
 
 impl Kind {
@@ -415,7 +440,8 @@ impl Enum {
         let first = numbers.first().map_or(0, |(n, _)| *n);
         numbers.sort_by_key(|(n, _)| *n);
         numbers.dedup_by_key(|(n, _)| *n);
-        Self { name: e.full_name().into(), names, numbers, first, null: e.full_name() == "google.protobuf.NullValue" }
+        let null = e.full_name() == "google.protobuf.NullValue";
+        Self { name: e.full_name().into(), names, numbers, first, null, numeric: false }
     }
 
     pub fn number(&self, name: &str) -> Option<i32> {
@@ -423,8 +449,12 @@ impl Enum {
         self.names.get(i).map(|(_, n)| *n)
     }
 
+    /// The name to print; `None` if the number is printed.
     #[inline]
     pub fn value_name(&self, number: i32) -> Option<&str> {
+        if self.numeric {
+            return None;
+        }
         let i = self.numbers.binary_search_by_key(&number, |(n, _)| *n).ok()?;
         self.numbers.get(i).map(|(_, n)| &**n)
     }

@@ -30,6 +30,8 @@ struct Subject {
     id: MessageId,
     strict: Codec,
     lenient: Codec,
+    /// Codecs that print in other ways.
+    others: Vec<Codec>,
 }
 
 impl Subject {
@@ -37,11 +39,23 @@ impl Subject {
         let descriptor = POOL.get_message_by_name(&format!("conformance.{name}.AllTypes")).expect("message");
         let strict = Codec::new(&POOL);
         let id = strict.message(descriptor.full_name()).expect("message");
-        Self { descriptor, id, strict, lenient: Codec::new(&POOL).ignore_unknown_fields(true) }
+        let lenient = Codec::new(&POOL).ignore_unknown_fields(true);
+        let new = || Codec::new(&POOL);
+        let others = vec![
+            new().use_proto_names(true),
+            new().enum_numbers(true),
+            new().pretty(true),
+            new().always_print_fields(true),
+            new().use_proto_names(true).enum_numbers(true).pretty(true).always_print_fields(true),
+        ];
+        Self { descriptor, id, strict, lenient, others }
     }
 
+    /// Twice, because prost-reflect tells an implicit zero on the wire from one that is not there.
     fn decode(&self, wire: &[u8]) -> Result<DynamicMessage, String> {
-        DynamicMessage::decode(self.descriptor.clone(), wire).map_err(|e| format!("the wire bytes are wrong: {e}"))
+        let decode = |wire: &[u8]| DynamicMessage::decode(self.descriptor.clone(), wire);
+        let once = decode(wire).map_err(|e| format!("the wire bytes are wrong: {e}"))?;
+        decode(&once.encode_to_vec()).map_err(|e| e.to_string())
     }
 
     fn parse_text(&self, text: &str) -> Result<DynamicMessage, String> {
@@ -49,9 +63,20 @@ impl Subject {
     }
 
     fn print(&self, wire: &[u8]) -> Result<String, String> {
+        self.print_with(&self.strict, wire)
+    }
+
+    fn print_with(&self, codec: &Codec, wire: &[u8]) -> Result<String, String> {
         let mut out = Vec::new();
-        self.strict.wire_to_json(self.id, wire, &mut out).map_err(|e| e.to_string())?;
+        codec.wire_to_json(self.id, wire, &mut out).map_err(|e| e.to_string())?;
         String::from_utf8(out).map_err(|e| e.to_string())
+    }
+
+    /// However it is printed, a message is read back as it was.
+    fn survives(&self, codec: &Codec, wire: &[u8]) -> Result<(), String> {
+        let printed = self.print_with(codec, wire)?;
+        let again = self.strict.json_to_wire(self.id, printed.as_bytes()).map_err(|e| format!("{e}: {printed}"))?;
+        equal("second reading", &self.decode(&again)?, &self.decode(wire)?)
     }
 
     fn check(&self, case: &Case) -> Result<(), String> {
@@ -77,8 +102,7 @@ impl Subject {
         if case.printed.is_some() {
             same("JSON", &printed, case.printed.as_deref())?;
         }
-        let again = self.strict.json_to_wire(self.id, printed.as_bytes()).map_err(|e| format!("{e}: {printed}"))?;
-        equal("second reading", &self.decode(&again)?, &read)
+        self.others.iter().chain([&self.strict]).try_for_each(|codec| self.survives(codec, &wire))
     }
 }
 
