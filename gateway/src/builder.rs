@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use prost_reflect::{DescriptorError, DescriptorPool};
+use prost_reflect::DescriptorError;
 use thiserror::Error;
 
 use crate::codec::Codec;
+use crate::editions::descriptor_pool;
 use crate::error::{ErrorCodes, ErrorRenderer};
 use crate::headers::{HeaderRules, is_reserved};
 use crate::route::plan;
@@ -19,6 +20,14 @@ pub enum BuildError {
     /// The bytes are not a consistent `FileDescriptorSet`.
     #[error("descriptor set: {0}")]
     Descriptors(#[from] DescriptorError),
+    /// A file of a protobuf edition cannot be put into the terms that the gateway works with.
+    #[error("{file}: {problem}")]
+    Edition {
+        /// Name of the file.
+        file: String,
+        /// What it has that cannot be expressed.
+        problem: &'static str,
+    },
     /// A mapping is wrong.
     #[error("{rule}: {problem}")]
     Rule {
@@ -189,7 +198,7 @@ impl Builder {
 
     /// Resolves every annotation against the descriptors.
     pub fn build<U>(self, upstream: U) -> Result<Gateway<U>, BuildError> {
-        let pool = DescriptorPool::decode(self.descriptor_set.as_slice())?;
+        let pool = descriptor_pool(&self.descriptor_set)?;
         let codec = Codec::new(&pool)
             .always_print_fields(self.always_print_fields)
             .use_proto_names(self.use_proto_names)

@@ -5,6 +5,7 @@ mod answer;
 mod builder;
 pub mod codec;
 mod details;
+mod editions;
 mod error;
 mod event;
 mod frame;
@@ -16,6 +17,7 @@ mod service;
 mod stream;
 
 pub use builder::{BuildError, Builder};
+pub use editions::descriptor_pool;
 pub use error::{ErrorCode, ErrorCodes, ErrorRenderer};
 pub use service::Gateway;
 

@@ -6,7 +6,9 @@ mod support;
 
 mod binary;
 mod case;
+mod editions;
 mod nesting;
+mod values;
 
 use std::sync::LazyLock;
 
@@ -24,6 +26,11 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).expect("descriptors")
 });
 
+/// The same messages in edition 2023, and some more, compiled by protoc (protox knows no editions). In `editions`:
+/// `protoc -I. --include_imports --descriptor_set_out=../editions.binpb *.proto`
+static EDITIONS: LazyLock<DescriptorPool> =
+    LazyLock::new(|| rialto_gateway::descriptor_pool(include_bytes!("editions.binpb")).expect("descriptors"));
+
 /// One of the messages, and the codec for it.
 struct Subject {
     descriptor: MessageDescriptor,
@@ -36,11 +43,15 @@ struct Subject {
 
 impl Subject {
     fn new(name: &str) -> Self {
-        let descriptor = POOL.get_message_by_name(&format!("conformance.{name}.AllTypes")).expect("message");
-        let strict = Codec::new(&POOL);
+        Self::of(if name.ends_with("editions") { &EDITIONS } else { &POOL }, &format!("conformance.{name}.AllTypes"))
+    }
+
+    fn of(pool: &DescriptorPool, name: &str) -> Self {
+        let descriptor = pool.get_message_by_name(name).expect("message");
+        let strict = Codec::new(pool);
         let id = strict.message(descriptor.full_name()).expect("message");
-        let lenient = Codec::new(&POOL).ignore_unknown_fields(true);
-        let new = || Codec::new(&POOL);
+        let lenient = Codec::new(pool).ignore_unknown_fields(true);
+        let new = || Codec::new(pool);
         let others = vec![
             new().use_proto_names(true),
             new().enum_numbers(true),
@@ -125,8 +136,9 @@ fn run(text: &str, count: usize) {
     let cases = case::parse(text);
     assert_eq!(cases.len(), count, "cases");
     let mut failures = Vec::new();
-    for (message, subject) in ["three", "two"].map(|m| (m, Subject::new(m))) {
-        for case in cases.iter().filter(|c| c.messages.iter().any(|m| m == message)) {
+    for (message, subject) in ["three", "two", "three_editions", "two_editions"].map(|m| (m, Subject::new(m))) {
+        let syntax = message.trim_end_matches("_editions");
+        for case in cases.iter().filter(|c| c.messages.iter().any(|m| m == syntax)) {
             if let Err(problem) = subject.check(&case.with(message)) {
                 failures.push(format!("{} {message}.{}: {problem}", case.level, case.name));
             }
