@@ -83,6 +83,9 @@ pub(crate) struct Decoder<'s, 'a, 'w> {
     pub lex: Lexer<'a>,
     pub out: &'w mut Writer,
     pub ignore_unknown: bool,
+    /// How many bytes may still be read twice in search of an `@type` that does not come first. Otherwise each level of
+    /// a hostile nesting would read everything inside it once more.
+    pub ahead: usize,
 }
 
 impl<'s> Decoder<'s, '_, '_> {
@@ -338,6 +341,8 @@ impl<'s> Decoder<'s, '_, '_> {
         }
         let start = self.lex.mark();
         let Some(url) = self.any_type()? else { return Ok(()) };
+        let read_ahead = self.lex.mark().0 - start.0;
+        self.ahead = self.ahead.checked_sub(read_ahead).ok_or(Problem::TooDeep)?;
         self.lex.rewind(start);
         let name = url.rsplit_once('/').map(|(_, name)| name);
         let Some(id) = name.and_then(|name| self.schema.id(name)) else {

@@ -29,6 +29,9 @@ pub(crate) use time::write_duration;
 pub use wire::WireError;
 use wire::Writer;
 
+/// How deeply messages may nest in which an `@type` comes last.
+const ANY_LEVELS: usize = 8;
+
 /// Transcodes the messages of a descriptor pool.
 pub struct Codec {
     pub(crate) schema: Schema,
@@ -113,7 +116,8 @@ impl Codec {
         read: impl FnOnce(&mut Decoder<'s, 'a, 'w>) -> Result<(), CodecError>,
     ) -> Result<(), CodecError> {
         let lex = Lexer::new(json)?;
-        let mut decoder = Decoder { schema: &self.schema, lex, out, ignore_unknown: self.ignore_unknown_fields };
+        let (ignore_unknown, ahead) = (self.ignore_unknown_fields, json.len().saturating_mul(ANY_LEVELS));
+        let mut decoder = Decoder { schema: &self.schema, lex, out, ignore_unknown, ahead };
         read(&mut decoder)?;
         decoder.lex.end()
     }
