@@ -10,6 +10,7 @@ use http_body_util::Full;
 use tonic::Code;
 use tonic::body::Body;
 
+use crate::codec::indent;
 use crate::error::{Asker, Failure, Rejection};
 use crate::headers::Accept;
 use crate::route::plan::Route;
@@ -54,6 +55,10 @@ pub(crate) async fn unary(shared: &Shared, route: &Route, mut answer: Answer) ->
     let message = answer.only_message().await?;
     let mut json = Vec::with_capacity(message.len() * 2 + 64);
     shared.print(route, &message, &mut json).map_err(|_| unprintable())?;
+    if shared.pretty {
+        let compact = std::mem::take(&mut json);
+        indent(&compact, &mut json);
+    }
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

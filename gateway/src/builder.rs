@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use prost_reflect::{DescriptorError, DescriptorPool};
+use prost_reflect::DescriptorError;
 use thiserror::Error;
 
 use crate::codec::Codec;
+use crate::editions::descriptor_pool;
 use crate::error::{ErrorBody, ErrorCodes, ErrorRenderer};
 use crate::headers::{HeaderRules, is_reserved};
 use crate::route::plan;
@@ -19,6 +20,14 @@ pub enum BuildError {
     /// The bytes are not a consistent `FileDescriptorSet`.
     #[error("descriptor set: {0}")]
     Descriptors(#[from] DescriptorError),
+    /// A file of a protobuf edition cannot be put into the terms that the gateway works with.
+    #[error("{file}: {problem}")]
+    Edition {
+        /// Name of the file.
+        file: String,
+        /// What it has that cannot be expressed.
+        problem: &'static str,
+    },
     /// A mapping is wrong.
     #[error("{rule}: {problem}")]
     Rule {
@@ -61,6 +70,9 @@ pub struct Builder {
     response_headers: Vec<HeaderName>,
     always_print_fields: bool,
     ignore_unknown_fields: bool,
+    use_proto_names: bool,
+    enum_numbers: bool,
+    pretty: bool,
     errors: ErrorRenderer,
     limits: Limits,
 }
@@ -85,6 +97,9 @@ impl Builder {
             response_headers: Vec::new(),
             always_print_fields: false,
             ignore_unknown_fields: false,
+            use_proto_names: false,
+            enum_numbers: false,
+            pretty: false,
             errors: ErrorRenderer::new(),
             limits: Limits {
                 request_bytes: 4 << 20,
@@ -127,9 +142,28 @@ impl Builder {
         self
     }
 
-    /// Skip JSON keys that name no field (default: refuse them).
+    /// Skip JSON keys that name no field, and names that no enum value has (default: refuse them).
     pub fn ignore_unknown_fields(mut self, on: bool) -> Self {
         self.ignore_unknown_fields = on;
+        self
+    }
+
+    /// Print members under their names in the `.proto` file (default: lowerCamelCase or `json_name`). Both are read.
+    pub fn use_proto_names(mut self, on: bool) -> Self {
+        self.use_proto_names = on;
+        self
+    }
+
+    /// Print enum values as numbers (default: names). Both are read.
+    pub fn enum_numbers(mut self, on: bool) -> Self {
+        self.enum_numbers = on;
+        self
+    }
+
+    /// Indent the JSON of unary answers by two spaces (default: one line). The messages of a stream are one line each
+    /// whatever this says, because lines separate them.
+    pub fn pretty(mut self, on: bool) -> Self {
+        self.pretty = on;
         self
     }
 
@@ -178,9 +212,11 @@ impl Builder {
 
     /// Resolves every annotation against the descriptors.
     pub fn build<U>(self, upstream: U) -> Result<Gateway<U>, BuildError> {
-        let pool = DescriptorPool::decode(self.descriptor_set.as_slice())?;
+        let pool = descriptor_pool(&self.descriptor_set)?;
         let codec = Codec::new(&pool)
             .always_print_fields(self.always_print_fields)
+            .use_proto_names(self.use_proto_names)
+            .enum_numbers(self.enum_numbers)
             .ignore_unknown_fields(self.ignore_unknown_fields);
         let plan = plan::plan(&pool, &codec.schema, self.services.as_deref())?;
         if let Some(name) = self.request_headers.iter().chain(&self.response_headers).find(|n| is_reserved(n)) {
@@ -191,6 +227,7 @@ impl Builder {
             headers: HeaderRules::new(self.request_headers, self.response_headers),
             errors: self.errors,
             limits: self.limits,
+            pretty: self.pretty,
             plan,
             codec,
         };

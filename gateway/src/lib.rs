@@ -8,6 +8,7 @@ pub mod codec;
 mod conditional;
 mod details;
 mod download;
+mod editions;
 mod error;
 mod event;
 mod frame;
@@ -23,6 +24,7 @@ mod stream;
 mod upstream;
 
 pub use builder::{BuildError, Builder};
+pub use editions::descriptor_pool;
 pub use error::{ErrorBody, ErrorCode, ErrorCodes, ErrorRenderer, ErrorReport};
 pub use service::Gateway;
 

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub headers: HeaderRules,
     pub errors: ErrorRenderer,
     pub limits: Limits,
+    /// Indent the JSON of unary answers.
+    pub pretty: bool,
 }
 
 pub(crate) struct Alias {

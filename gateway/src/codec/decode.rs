@@ -83,6 +83,9 @@ pub(crate) struct Decoder<'s, 'a, 'w> {
     pub lex: Lexer<'a>,
     pub out: &'w mut Writer,
     pub ignore_unknown: bool,
+    /// How many bytes may still be read twice in search of an `@type` that does not come first. Otherwise each level of
+    /// a hostile nesting would read everything inside it once more.
+    pub ahead: usize,
 }
 
 impl<'s> Decoder<'s, '_, '_> {
@@ -163,17 +166,32 @@ impl<'s> Decoder<'s, '_, '_> {
         bound.0.iter().any(|(i, inner)| inner.is_empty() && member(*i))
     }
 
-    /// A field with its tag. False if it was `null` and thereby stays unset.
+    /// A field with its tag. False if it stays unset: it was `null`, or an unknown enum value that is ignored.
     pub fn field(&mut self, f: &'s Field, bound: &Bound) -> Result<bool> {
         if self.lex.peek() == b'n' && !(f.card == Card::Singular && self.takes_null(f.kind)) {
             return if self.lex.literal("null") { Ok(false) } else { self.lex.syntax("a value") };
         }
         match f.card {
+            Card::Singular if self.skip_unknown_enum(f.kind)? => return Ok(false),
             Card::Singular => self.element(f, bound)?,
             Card::Repeated => self.repeated(f)?,
             Card::Map => self.map(f)?,
         }
         Ok(true)
+    }
+
+    /// Steps over the name of no enum value where such names are ignored as unknown fields are.
+    fn skip_unknown_enum(&mut self, kind: Kind) -> Result<bool> {
+        let Kind::Enum(id) = kind else { return Ok(false) };
+        if !self.ignore_unknown || self.lex.peek() != b'"' {
+            return Ok(false);
+        }
+        let start = self.lex.mark();
+        let known = self.schema.enumeration(id).number(&self.lex.string()?).is_some();
+        if known {
+            self.lex.rewind(start);
+        }
+        Ok(!known)
     }
 
     fn takes_null(&self, kind: Kind) -> bool {
@@ -217,6 +235,9 @@ impl<'s> Decoder<'s, '_, '_> {
             if self.lex.peek() == b'n' && !self.takes_null(f.kind) {
                 return self.lex.unexpected(f.kind.name()).map_err(|e| e.at_index(index));
             }
+            if self.skip_unknown_enum(f.kind).map_err(|e| e.at_index(index))? {
+                continue;
+            }
             if f.packed && packed.is_none() {
                 self.out.tag(f.number, 2);
                 packed = Some(self.out.open());
@@ -244,6 +265,7 @@ impl<'s> Decoder<'s, '_, '_> {
         let mut first = true;
         let mut seen: HashSet<Box<[u8]>> = HashSet::new();
         while let Some(key) = self.lex.next_key(&mut first)? {
+            let entry_start = self.out.buf.len();
             self.out.tag(f.number, 2);
             let open = self.out.open();
             self.out.tag(1, key_field.kind.wire_type());
@@ -253,6 +275,11 @@ impl<'s> Decoder<'s, '_, '_> {
             // Compared as written: "1" and "1e0" are one key.
             if !seen.insert(self.out.buf.get(start..).unwrap_or_default().into()) {
                 return Err(CodecError::from(Problem::Duplicate).at_key(&key));
+            }
+            if self.skip_unknown_enum(value_field.kind).map_err(|e| e.at_key(&key))? {
+                // Nothing that was written since has a length to be put in place.
+                self.out.buf.truncate(entry_start);
+                continue;
             }
             self.map_value(value_field).map_err(|e| e.at_key(&key))?;
             self.out.close(open);
@@ -314,6 +341,8 @@ impl<'s> Decoder<'s, '_, '_> {
         }
         let start = self.lex.mark();
         let Some(url) = self.any_type()? else { return Ok(()) };
+        let read_ahead = self.lex.mark().0 - start.0;
+        self.ahead = self.ahead.checked_sub(read_ahead).ok_or(Problem::TooDeep)?;
         self.lex.rewind(start);
         let name = url.rsplit_once('/').map(|(_, name)| name);
         let Some(id) = name.and_then(|name| self.schema.id(name)) else {

@@ -29,11 +29,13 @@ impl<'s, 'o> Encoder<'s, 'o> {
     }
 
     pub fn message(&mut self, id: MessageId, wire: &[u8]) -> Result<()> {
-        self.depth += 1;
+        let m = self.schema.message(id);
+        // Levels are those of the JSON, which are what the reader counts: all that can be read can be printed.
+        let level = matches!(m.shape, Shape::Plain | Shape::Struct | Shape::ListValue | Shape::Any);
+        self.depth += u32::from(level);
         if self.depth > MAX_DEPTH {
             return Err(WireError::TooDeep.into());
         }
-        let m = self.schema.message(id);
         match (m.shape, m.fields.as_slice()) {
             (Shape::Plain, _) => self.object(m, wire)?,
             (Shape::Any, _) => self.any(wire)?,
@@ -56,7 +58,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             }
             (shape, _) => self.text(shape, wire)?,
         }
-        self.depth -= 1;
+        self.depth -= u32::from(level);
         Ok(())
     }
 
@@ -133,9 +135,20 @@ impl<'s, 'o> Encoder<'s, 'o> {
                     entries.push(reader.value(f.number, wire_type)?);
                 }
                 self.key(f);
-                self.map(f, &entries)
+                self.map_field(f, &entries)
             }
         }
+    }
+
+    /// The object of a map is a level; that of a `Struct` is the message itself.
+    fn map_field(&mut self, f: &'s Field, entries: &[Raw<'_>]) -> Result<()> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(WireError::TooDeep.into());
+        }
+        self.map(f, entries)?;
+        self.depth -= 1;
+        Ok(())
     }
 
     /// Ends an array that began at `length`, or takes it back if it stayed empty (an empty packed field).
@@ -200,15 +213,15 @@ impl<'s, 'o> Encoder<'s, 'o> {
         let Kind::Message(entry) = f.kind else { return Err(MISMATCH.into()) };
         let entry = self.schema.message(entry);
         let (Some(key), Some(value)) = (entry.by_number(1), entry.by_number(2)) else { return Err(MISMATCH.into()) };
-        let mut found: Vec<(Key<'_>, Option<Raw<'_>>)> = Vec::with_capacity(entries.len());
+        let mut found: Vec<(Key<'_>, Pair<'_>)> = Vec::with_capacity(entries.len());
         for raw in entries {
             let Raw::Bytes(wire) = *raw else { return Err(MISMATCH.into()) };
-            let (k, v) = pair(wire)?;
-            found.push((Key::new(key.kind, k)?, v));
+            let pair = pair(wire)?;
+            found.push((Key::new(key.kind, pair.key)?, pair));
         }
         let latest = if found.len() > 1 { Some(latest(&found)) } else { None };
         self.out.push(b'{');
-        for (i, (k, v)) in found.iter().enumerate() {
+        for (i, (k, pair)) in found.iter().enumerate() {
             if latest.as_ref().is_some_and(|latest| latest.get(k) != Some(&i)) {
                 continue;
             }
@@ -217,10 +230,14 @@ impl<'s, 'o> Encoder<'s, 'o> {
             }
             scalar::write_json(self.schema, key.kind, k.raw(key.kind), true, self.out)?;
             self.out.push(b':');
-            match v {
-                Some(raw) => self.element(value.kind, *raw).map_err(|e| e.at_field("value"))?,
-                None => self.absent_value(value.kind)?,
-            }
+            let printed = match (pair.value, value.kind) {
+                (None, kind) => self.absent_value(kind),
+                (Some(_), Kind::Message(id)) if pair.more => {
+                    merge(every(pair.wire, 2)?).and_then(|merged| self.message(id, &merged))
+                }
+                (Some(raw), kind) => self.element(kind, raw),
+            };
+            printed.map_err(|e| e.at_field("value"))?;
         }
         self.out.push(b'}');
         Ok(())
@@ -307,13 +324,8 @@ impl<'s, 'o> Encoder<'s, 'o> {
     fn group(&mut self, f: &'s Field, group: &[(u16, Raw<'_>)]) -> Result<()> {
         let Some((_, latest)) = group.last() else { return Ok(()) };
         match (f.card, f.kind) {
-            // Occurrences of a message merge, and that is what their concatenation reads as.
             (Card::Singular, Kind::Message(_)) if group.len() > 1 => {
-                let mut merged = Vec::new();
-                for (_, raw) in group {
-                    let (Raw::Bytes(wire) | Raw::Group(wire)) = raw else { return Err(MISMATCH.into()) };
-                    merged.extend_from_slice(wire);
-                }
+                let merged = merge(group.iter().map(|(_, raw)| *raw))?;
                 self.singular(f, Raw::Bytes(&merged))
             }
             (Card::Singular, _) => self.singular(f, *latest),
@@ -330,7 +342,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             (Card::Map, _) => {
                 let entries: Vec<_> = group.iter().map(|(_, raw)| *raw).collect();
                 self.key(f);
-                self.map(f, &entries)
+                self.map_field(f, &entries)
             }
         }
     }
@@ -387,24 +399,41 @@ impl<'a> Key<'a> {
     }
 }
 
-fn latest<'k, 'a>(found: &'k [(Key<'a>, Option<Raw<'a>>)]) -> HashMap<&'k Key<'a>, usize> {
+fn latest<'k, 'a>(found: &'k [(Key<'a>, Pair<'a>)]) -> HashMap<&'k Key<'a>, usize> {
     found.iter().enumerate().map(|(i, (key, _))| (key, i)).collect()
 }
 
-type Pair<'a> = (Option<Raw<'a>>, Option<Raw<'a>>);
+/// A map entry.
+struct Pair<'a> {
+    wire: &'a [u8],
+    key: Option<Raw<'a>>,
+    /// The last value, and whether there was one before it.
+    value: Option<Raw<'a>>,
+    more: bool,
+}
 
 fn pair(wire: &[u8]) -> Result<Pair<'_>> {
     let mut reader = Reader::new(wire);
-    let mut found = (None, None);
+    let mut pair = Pair { wire, key: None, value: None, more: false };
     while let Some((number, wire_type)) = reader.tag()? {
         let raw = reader.value(number, wire_type)?;
         match number {
-            1 => found.0 = Some(raw),
-            2 => found.1 = Some(raw),
+            1 => pair.key = Some(raw),
+            2 => pair.more = pair.value.replace(raw).is_some(),
             _ => {}
         }
     }
-    Ok(found)
+    Ok(pair)
+}
+
+/// Occurrences of a message merge, and that is what their concatenation reads as.
+fn merge<'a>(occurrences: impl IntoIterator<Item = Raw<'a>>) -> Result<Vec<u8>> {
+    let mut merged = Vec::new();
+    for raw in occurrences {
+        let (Raw::Bytes(wire) | Raw::Group(wire)) = raw else { return Err(MISMATCH.into()) };
+        merged.extend_from_slice(wire);
+    }
+    Ok(merged)
 }
 
 /// The last occurrence of a field.

@@ -39,5 +39,9 @@ pub(crate) fn write_path(out: &mut Vec<u8>, path: &[u8]) -> Result<(), Problem> 
             _ => return Err(Problem::Unprintable("a field mask path that is not snake_case")),
         }
     }
-    if upper { Err(Problem::Unprintable("a field mask path that is not snake_case")) } else { Ok(()) }
+    if upper || path.is_empty() {
+        Err(Problem::Unprintable("a field mask path that is not snake_case"))
+    } else {
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@
 mod decode;
 mod encode;
 mod error;
+mod indent;
 mod known;
 mod lex;
 mod mask;
@@ -20,12 +21,16 @@ pub(crate) use decode::{Bound, Decoder, write_well_known_text};
 pub(crate) use encode::Encoder;
 pub(crate) use error::clip;
 pub use error::{CodecError, Problem};
+pub use indent::indent;
 pub(crate) use lex::Lexer;
 pub use schema::MessageId;
 use schema::Schema;
 pub(crate) use time::write_duration;
 pub use wire::WireError;
 use wire::Writer;
+
+/// How deeply messages may nest in which an `@type` comes last.
+const ANY_LEVELS: usize = 8;
 
 /// Transcodes the messages of a descriptor pool.
 pub struct Codec {
@@ -34,12 +39,13 @@ pub struct Codec {
     pub(crate) always_print_fields: bool,
     /// Skip unknown JSON keys instead of refusing them.
     pub(crate) ignore_unknown_fields: bool,
+    pretty: bool,
 }
 
 impl Codec {
     /// Builds the tables: once per process, not per request.
     pub fn new(pool: &DescriptorPool) -> Self {
-        Self { schema: Schema::new(pool), always_print_fields: false, ignore_unknown_fields: false }
+        Self { schema: Schema::new(pool), always_print_fields: false, ignore_unknown_fields: false, pretty: false }
     }
 
     /// Print implicit-presence scalars that are zero, empty lists and empty maps (off by default).
@@ -48,7 +54,28 @@ impl Codec {
         self
     }
 
-    /// Skip JSON keys that name no field, instead of refusing them (off by default).
+    /// Print members under their names in the `.proto` file instead of lowerCamelCase or `json_name` (off by default).
+    /// Both are read whatever this says.
+    pub fn use_proto_names(mut self, on: bool) -> Self {
+        self.schema.print_proto_names(on);
+        self
+    }
+
+    /// Print enum values as numbers instead of names (off by default). `NullValue` is `null` either way; both names and
+    /// numbers are read whatever this says.
+    pub fn enum_numbers(mut self, on: bool) -> Self {
+        self.schema.print_enum_numbers(on);
+        self
+    }
+
+    /// Let [`Codec::wire_to_json`] put each member and element on a line of its own, two spaces deeper at each level
+    /// (off by default, in one line). Done by [`indent`] afterwards: it costs a second pass over the JSON.
+    pub fn pretty(mut self, on: bool) -> Self {
+        self.pretty = on;
+        self
+    }
+
+    /// Skip JSON keys that name no field, and names that no enum value has, instead of refusing them (off by default).
     pub fn ignore_unknown_fields(mut self, on: bool) -> Self {
         self.ignore_unknown_fields = on;
         self
@@ -68,7 +95,13 @@ impl Codec {
 
     /// Appends the JSON of a message's wire bytes. Nothing useful is appended on error.
     pub fn wire_to_json(&self, message: MessageId, wire: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
-        self.encoder(out).message(message, wire)
+        if !self.pretty {
+            return self.encoder(out).message(message, wire);
+        }
+        let mut compact = Vec::with_capacity(wire.len() * 2);
+        self.encoder(&mut compact).message(message, wire)?;
+        indent(&compact, out);
+        Ok(())
     }
 
     pub(crate) fn encoder<'o>(&self, out: &'o mut Vec<u8>) -> Encoder<'_, 'o> {
@@ -83,7 +116,8 @@ impl Codec {
         read: impl FnOnce(&mut Decoder<'s, 'a, 'w>) -> Result<(), CodecError>,
     ) -> Result<(), CodecError> {
         let lex = Lexer::new(json)?;
-        let mut decoder = Decoder { schema: &self.schema, lex, out, ignore_unknown: self.ignore_unknown_fields };
+        let (ignore_unknown, ahead) = (self.ignore_unknown_fields, json.len().saturating_mul(ANY_LEVELS));
+        let mut decoder = Decoder { schema: &self.schema, lex, out, ignore_unknown, ahead };
         read(&mut decoder)?;
         decoder.lex.end()
     }

@@ -66,7 +66,7 @@ impl Names {
             while slots[at].1 != NONE && slots[at].0 != name {
                 at = (at + 1) & (slots.len() - 1);
             }
-            // A JSON name that is also the proto name of another field means the field that comes first.
+            // JSON names come first: one that is also the proto name of another field means the field that it is.
             if slots[at].1 == NONE {
                 slots[at] = (name, index);
             }
@@ -133,7 +133,8 @@ pub(crate) struct Field {
     pub index: u16,
     pub name: Box<str>,
     pub json_name: Box<str>,
-    /// `,"jsonName":`, ready to be copied; without its first byte for the first member of an object.
+    /// `,"jsonName":` (or the proto name, if that is wanted), ready to be copied; without its first byte for the first
+    /// member of an object.
     pub key: Box<[u8]>,
     pub kind: Kind,
     pub card: Card,
@@ -156,6 +157,8 @@ pub(crate) struct Enum {
     pub first: i32,
     /// `google.protobuf.NullValue`, whose JSON is `null`.
     pub null: bool,
+    /// Print the number, whatever its name.
+    numeric: bool,
 }
 
 impl Schema {
@@ -170,6 +173,20 @@ impl Schema {
         let messages = pool.all_messages().map(|m| Message::new(&m, &ids)).collect();
         let enums = pool.all_enums().map(|e| Enum::new(&e)).collect();
         Self { messages, enums, by_name: ids.messages }
+    }
+
+    /// Which names members are printed with.
+    pub fn print_proto_names(&mut self, on: bool) {
+        for f in self.messages.iter_mut().flat_map(|m| &mut m.fields) {
+            f.key = member_key(if on { &f.name } else { &f.json_name });
+        }
+    }
+
+    /// Whether enum values are printed as numbers.
+    pub fn print_enum_numbers(&mut self, on: bool) {
+        for e in &mut self.enums {
+            e.numeric = on;
+        }
     }
 
     pub fn id(&self, full_name: &str) -> Option<MessageId> {
@@ -242,7 +259,6 @@ impl Message {
             .collect();
         fields.sort_by_key(|f| f.number);
         let mut dense = Vec::new();
-        let mut names = Vec::with_capacity(fields.len() * 2);
         for (i, f) in fields.iter_mut().enumerate() {
             f.index = i as u16;
             let number = f.number as usize;
@@ -250,11 +266,9 @@ impl Message {
                 dense.resize(dense.len().max(number + 1), NONE);
                 dense[number] = f.index;
             }
-            names.push((f.json_name.clone(), f.index));
-            if f.name != f.json_name {
-                names.push((f.name.clone(), f.index));
-            }
         }
+        let json_names = fields.iter().map(|f| (f.json_name.clone(), f.index));
+        let names = json_names.chain(fields.iter().map(|f| (f.name.clone(), f.index))).collect();
         Self {
             shape: Shape::of(m.full_name()),
             oneofs: real.iter().map(|o| o.name().into()).collect(),
@@ -332,7 +346,7 @@ impl Field {
         Self {
             number: either!(d, d => d.number()),
             index: 0,
-            key: format!(",\"{json_name}\":").into_bytes().into(),
+            key: member_key(&json_name),
             name,
             json_name,
             kind: Kind::new(&either!(d, d => d.kind()), ids),
@@ -347,6 +361,14 @@ impl Field {
             oneof: oneof.map(|i| i as u16),
         }
     }
+}
+
+/// `,"name":`. A `json_name` option may hold anything, quotes too.
+fn member_key(name: &str) -> Box<[u8]> {
+    let mut key = vec![b','];
+    super::scalar::write_string(&mut key, name);
+    key.push(b':');
+    key.into()
 }
 
 impl Kind {
@@ -418,7 +440,8 @@ impl Enum {
         let first = numbers.first().map_or(0, |(n, _)| *n);
         numbers.sort_by_key(|(n, _)| *n);
         numbers.dedup_by_key(|(n, _)| *n);
-        Self { name: e.full_name().into(), names, numbers, first, null: e.full_name() == "google.protobuf.NullValue" }
+        let null = e.full_name() == "google.protobuf.NullValue";
+        Self { name: e.full_name().into(), names, numbers, first, null, numeric: false }
     }
 
     pub fn number(&self, name: &str) -> Option<i32> {
@@ -426,8 +449,12 @@ impl Enum {
         self.names.get(i).map(|(_, n)| *n)
     }
 
+    /// The name to print; `None` if the number is printed.
     #[inline]
     pub fn value_name(&self, number: i32) -> Option<&str> {
+        if self.numeric {
+            return None;
+        }
         let i = self.numbers.binary_search_by_key(&number, |(n, _)| *n).ok()?;
         self.numbers.get(i).map(|(_, n)| &**n)
     }

@@ -5,7 +5,7 @@ use super::error::Problem;
 /// 0001-01-01T00:00:00Z and the last second of 9999.
 const FIRST: i64 = -62_135_596_800;
 const LAST: i64 = 253_402_300_799;
-/// About 10,000 years: the range of `google.protobuf.Duration`.
+/// About 10,000 years: the range of the seconds of `google.protobuf.Duration`, whatever the nanoseconds.
 const LONGEST: i64 = 315_576_000_000;
 const DAY: i64 = 86_400;
 
@@ -132,7 +132,7 @@ fn write_fraction(out: &mut Vec<u8>, nanos: i32) {
 pub(crate) fn parse_duration(text: &str) -> Result<(i64, i32), Problem> {
     let (seconds, nanos) =
         duration(text.as_bytes()).ok_or_else(|| Problem::expected("duration such as \"1.5s\"", text))?;
-    if seconds.abs() > LONGEST || (seconds.abs() == LONGEST && nanos != 0) {
+    if seconds.abs() > LONGEST {
         return Err(Problem::out_of_range("duration", text));
     }
     Ok((seconds, nanos))

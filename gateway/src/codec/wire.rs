@@ -77,7 +77,12 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             return Ok(None);
         }
+        let before = self.rest.len();
         let tag = u32::try_from(self.varint()?).map_err(|_| WireError::InvalidTag)?;
+        // A tag of more bytes than its 32 bits need is malformed, unlike any other varint.
+        if before - self.rest.len() > 5 {
+            return Err(WireError::InvalidTag);
+        }
         match (tag >> 3, (tag & 7) as u8) {
             (0, _) | (_, 6..) => Err(WireError::InvalidTag),
             found => Ok(Some(found)),
