@@ -6,6 +6,7 @@ mod body;
 mod builder;
 pub mod codec;
 mod conditional;
+mod connect;
 mod details;
 mod download;
 mod error;
@@ -23,6 +24,7 @@ mod stream;
 mod upstream;
 
 pub use builder::{BuildError, Builder};
+pub use connect::connect_error;
 pub use error::{ErrorBody, ErrorCode, ErrorCodes, ErrorRenderer, ErrorReport};
 pub use service::Gateway;
 
