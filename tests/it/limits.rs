@@ -50,7 +50,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let node = world.node().await;
     let request =
         b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
-    assert!(said(&node, request).await.starts_with("HTTP/1.1 400 "));
+    assert!(said(&node, request).await.starts_with("HTTP/1.1 408 "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
