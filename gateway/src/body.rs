@@ -18,7 +18,8 @@ pub(crate) struct RequestBody {
     inner: Body,
     limit: usize,
     left: usize,
-    patience: Duration,
+    /// How long the next bytes may take; `Duration::MAX` is for ever.
+    pub patience: Duration,
     /// Made only when there is something to wait for.
     waiting: Option<Pin<Box<Sleep>>>,
 }
@@ -45,6 +46,7 @@ impl RequestBody {
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Rejection>>> {
         loop {
             match http_body::Body::poll_frame(Pin::new(&mut self.inner), cx) {
+                Poll::Pending if self.patience == Duration::MAX => return Poll::Pending,
                 Poll::Pending => {
                     let patience = self.patience;
                     let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));

@@ -144,8 +144,8 @@ impl ErrorRenderer {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::CONTENT_LENGTH, length);
-        if let Some(delay) = failure.retry_delay() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
+        if let Some(delay) = failure.retry_after() {
+            headers.insert(header::RETRY_AFTER, delay);
         }
         response
     }
@@ -239,15 +239,17 @@ impl Failure {
         Box::new(Self { http, status, headers: HeaderMap::new() })
     }
 
-    fn details(&self) -> Vec<ErrorDetail> {
+    pub fn details(&self) -> Vec<ErrorDetail> {
         self.status.get_error_details_vec()
     }
 
-    fn retry_delay(&self) -> Option<Duration> {
-        self.details().iter().find_map(|d| match d {
+    /// The value of `Retry-After`, if there is something to say.
+    pub fn retry_after(&self) -> Option<HeaderValue> {
+        let delay = self.details().iter().find_map(|d| match d {
             ErrorDetail::RetryInfo(info) => info.retry_delay,
             _ => None,
-        })
+        });
+        delay.map(whole_seconds).map(HeaderValue::from)
     }
 }
 
@@ -278,11 +280,15 @@ pub(crate) enum Rejection {
     Deadline,
     #[error("the range is not within the {0} bytes that there are")]
     Range(u64),
+    /// Of the Connect protocol.
+    #[error("{1}")]
+    Stream(Code, &'static str),
 }
 
 impl Rejection {
     fn kind(&self) -> (StatusCode, Code, &'static str) {
         match self {
+            Rejection::Stream(code, _) => (http_status(*code), *code, "INVALID_FORMAT"),
             Rejection::Route => (StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND"),
             Rejection::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED"),
             Rejection::Format(_) | Rejection::Header { .. } | Rejection::Body => {
@@ -337,7 +343,7 @@ impl From<Rejection> for Box<Failure> {
 }
 
 /// The HTTP mapping of google/rpc/code.proto.
-fn http_status(code: Code) -> StatusCode {
+pub(crate) fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
         // 499, which has no name of its own.
@@ -355,7 +361,7 @@ fn http_status(code: Code) -> StatusCode {
     }
 }
 
-fn code_name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

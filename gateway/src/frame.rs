@@ -15,8 +15,8 @@ pub(crate) struct Deframer {
 /// Why a body is not a sequence of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameError {
-    /// We never offer an encoding.
-    Compressed,
+    /// A flag that means nothing here, such as compression that nobody offered.
+    Flags(u8),
     TooLarge,
     Incomplete,
 }
@@ -41,13 +41,18 @@ impl Deframer {
         self.whole.is_empty() && self.partial.is_empty()
     }
 
-    /// The next message, if all of it is there.
+    /// The next message, if all of it is there. It must not have flags.
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        Ok(self.next_flagged(0)?.map(|(_, message)| message))
+    }
+
+    /// The next message and its flags, which must be among these.
+    pub fn next_flagged(&mut self, flags: u8) -> Result<Option<(u8, Bytes)>, FrameError> {
         let bytes: &[u8] = if self.whole.is_empty() { &self.partial } else { &self.whole };
         let Some(([flag, length @ ..], rest)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
-        if *flag != 0 {
-            return Err(FrameError::Compressed);
+        let (flag, length) = (*flag, u32::from_be_bytes(*length) as usize);
+        if flag & !flags != 0 {
+            return Err(FrameError::Flags(flag));
         }
         if length > self.limit {
             return Err(FrameError::TooLarge);
@@ -57,10 +62,10 @@ impl Deframer {
         }
         if self.whole.is_empty() {
             self.partial.advance(PREFIX);
-            Ok(Some(self.partial.split_to(length).freeze()))
+            Ok(Some((flag, self.partial.split_to(length).freeze())))
         } else {
             self.whole.advance(PREFIX);
-            Ok(Some(self.whole.split_to(length)))
+            Ok(Some((flag, self.whole.split_to(length))))
         }
     }
 }

@@ -6,6 +6,7 @@ mod body;
 mod builder;
 pub mod codec;
 mod conditional;
+mod connect;
 mod details;
 mod download;
 mod editions;
@@ -24,6 +25,7 @@ mod stream;
 mod upstream;
 
 pub use builder::{BuildError, Builder};
+pub use connect::connect_error;
 pub use editions::descriptor_pool;
 pub use error::{ErrorBody, ErrorCode, ErrorCodes, ErrorRenderer, ErrorReport};
 pub use service::Gateway;

@@ -205,7 +205,7 @@ fn covers(bound: &Bound, path: &[u16]) -> bool {
 }
 
 /// application/x-www-form-urlencoded: `+` is a space.
-fn decode_form(text: &str) -> Result<Cow<'_, str>, Problem> {
+pub(crate) fn decode_form(text: &str) -> Result<Cow<'_, str>, Problem> {
     if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }

@@ -89,7 +89,7 @@ where
 
 /// What the path takes (RFC 9110 section 9.3.7). Requests of browsers before those of other origins are the embedding
 /// program's: a CORS layer answers them.
-fn options(allowed: &[Method]) -> Response<Body> {
+pub(crate) fn options(allowed: &[Method]) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     if let Ok(allowed) = HeaderValue::try_from(allow(allowed)) {

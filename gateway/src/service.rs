@@ -16,12 +16,13 @@ use tower_http::decompression::RequestDecompression;
 use crate::BoxError;
 use crate::builder::{Builder, Limits};
 use crate::codec::Codec;
+use crate::connect;
 use crate::error::{Asker, ErrorRenderer};
 use crate::headers::HeaderRules;
 use crate::rest;
 use crate::route::plan::Plan;
 
-/// A gRPC service as REST, JSON and server-sent events. Cheap to clone.
+/// A gRPC service as REST, JSON, server-sent events and Connect. Cheap to clone.
 pub struct Gateway<U> {
     shared: Arc<Shared>,
     upstream: U,
@@ -64,6 +65,11 @@ impl<U> Gateway<U> {
     /// Is there a route for this method and path (aliases included)?
     pub fn has_route(&self, method: &Method, path: &str) -> bool {
         self.shared.route(method, path).is_ok()
+    }
+
+    /// Is this a call in the Connect protocol? Its errors have a form of their own: [`crate::connect_error`].
+    pub fn is_connect<B>(&self, request: &Request<B>) -> bool {
+        matches!(connect::claim(&self.shared, request.method(), request.uri(), request.headers()), Some(Ok(_)))
     }
 }
 
@@ -119,7 +125,12 @@ where
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let asker = Asker::new(&parts.headers);
-    let mut response = match rest::handle(shared, upstream, parts, body).await {
+    let answered = match connect::claim(shared, &parts.method, &parts.uri, &parts.headers) {
+        Some(Ok(call)) => Ok(connect::handle(shared, upstream, call, parts, body).await),
+        Some(Err(refused)) => Err(refused),
+        None => rest::handle(shared, upstream, parts, body).await,
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(failure) => shared.errors.respond(&failure, &asker),
     };

@@ -17,7 +17,7 @@ use crate::service::Shared;
 use crate::upstream::Answer;
 
 /// Whatever is ready goes out in one write, up to about this much.
-const BATCH: usize = 32 << 10;
+pub(crate) const BATCH: usize = 32 << 10;
 
 /// How the messages of a stream are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -177,7 +177,7 @@ fn broken_frame(error: FrameError) -> Box<Failure> {
     Failure::upstream(
         Code::Internal,
         match error {
-            FrameError::Compressed => "the service compressed its answer without being asked",
+            FrameError::Flags(_) => "the service compressed its answer without being asked",
             FrameError::TooLarge => "the answer of the service is too large",
             FrameError::Incomplete => "the answer of the service ends within a message",
         },

@@ -60,7 +60,9 @@ pub enum Transport {
     Grpc,
     /// gRPC-Web.
     GrpcWeb,
-    /// HTTP with JSON, and everything else that is not gRPC.
+    /// The Connect protocol.
+    Connect,
+    /// HTTP with JSON, and everything else.
     Rest,
 }
 
@@ -70,6 +72,7 @@ impl Transport {
         match self {
             Self::Grpc => "grpc",
             Self::GrpcWeb => "grpc-web",
+            Self::Connect => "connect",
             Self::Rest => "rest",
         }
     }

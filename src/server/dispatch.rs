@@ -1,5 +1,5 @@
-//! Which way a request goes: gRPC and gRPC-Web to the gate, everything else to the server's own pages or to the gateway,
-//! which makes a gRPC request of it and sends that to the gate.
+//! Which way a request goes: gRPC and gRPC-Web to the gate, everything else, Connect among it, to the server's own pages or
+//! to the gateway, which makes a gRPC request of it and sends that to the gate.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,8 +13,8 @@ use axum::Router;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway, connect_error};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -38,12 +38,13 @@ use crate::proto;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers that browsers may read besides the safelisted headers.
-const EXPOSED: [HeaderName; 10] = [
+const EXPOSED: [HeaderName; 11] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
     REQUEST_ID,
     header::ALLOW,
+    HeaderName::from_static("accept-post"),
     HeaderName::from_static("idempotency-replayed"),
     HeaderName::from_static("ratelimit-limit"),
     HeaderName::from_static("ratelimit-remaining"),
@@ -60,6 +61,7 @@ pub struct Http {
     rest: Answering,
     /// The same for pages of other origins.
     rest_cors: Answering,
+    gateway: Gateway<Gate<Routes>>,
 }
 
 impl Http {
@@ -69,24 +71,33 @@ impl Http {
         let guard = flood::guard(app)?;
         let protect = Protect { guard, errors: gateway.errors().clone() };
         let cors = cors(&app.config.server.cors_origins)?;
-        // Streams would sit in the compressor, and pictures are compressed already.
+        // Pictures are compressed already; the gateway marks streams, which would sit in the compressor.
+        let whole =
+            |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| !headers.contains_key("x-accel-buffering");
         let compression = CompressionLayer::new().compress_when(
             SizeAbove::new(1024)
                 .and(NotForContentType::IMAGES)
                 .and(NotForContentType::const_new("application/octet-stream"))
-                .and(NotForContentType::const_new("text/event-stream"))
-                .and(NotForContentType::const_new("application/x-ndjson")),
+                .and(whole)
+                // Connect compresses the messages of its streams, not their bodies.
+                .and(NotForContentType::const_new("application/connect+")),
         );
-        let rest = Rest { pages: pages(app, keys, health)?, gateway };
-        let rest = compression.layer(protect.clone().around(Transport::Rest, rest));
+        let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
+        let rest = compression.layer(protect.clone().around(rest));
         let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
-        let grpc_web = protect.clone().around(Transport::GrpcWeb, GrpcWebLayer::new().layer(gate.clone()));
+        let grpc_web = protect.clone().around(GrpcWebLayer::new().layer(gate.clone()));
         Ok(Self {
-            grpc: protect.around(Transport::Grpc, gate),
+            grpc: protect.around(gate),
             grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
             rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
             rest: BoxCloneSyncService::new(rest),
+            gateway,
         })
+    }
+
+    /// Is this a call in the Connect protocol?
+    pub fn is_connect<B>(&self, request: &Request<B>) -> bool {
+        self.gateway.is_connect(request)
     }
 
     /// Answers a request.
@@ -95,16 +106,19 @@ impl Http {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<rialto_gateway::BoxError>,
     {
-        let transport = RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport);
-        let way = match transport {
+        let way = match transport(&request) {
             Transport::Grpc => &self.grpc,
             Transport::GrpcWeb => &self.grpc_web,
-            Transport::Rest if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
-            Transport::Rest => &self.rest,
+            _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
+            _ => &self.rest,
         };
         let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
         response
     }
+}
+
+fn transport<B>(request: &Request<B>) -> Transport {
+    RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport)
 }
 
 /// Refuses floods and survives panics, with errors of the client's own protocol.
@@ -115,7 +129,7 @@ struct Protect {
 }
 
 impl Protect {
-    fn around<S>(self, transport: Transport, inner: S) -> Answering
+    fn around<S>(self, inner: S) -> Answering
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
@@ -123,7 +137,9 @@ impl Protect {
         let (mut guarded, errors) = (self.guard.layer(inner), self.errors);
         // Every service below is always ready, so none has to be cloned to be waited for.
         BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+            let transport = transport(&request);
             let id = request.headers().get(REQUEST_ID).cloned();
+            let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
             let answer = guarded.call(request);
             let errors = errors.clone();
             async move {
@@ -137,27 +153,20 @@ impl Protect {
                         }
                     },
                 };
-                Ok(error_response(&errors, transport, error.into(), id))
+                let status = Status::from(error);
+                Ok(match transport {
+                    Transport::Grpc => status.into_http(),
+                    Transport::GrpcWeb => {
+                        let mut response = status.into_http();
+                        let content_type = HeaderValue::from_static("application/grpc-web+proto");
+                        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+                        response
+                    }
+                    Transport::Connect => connect_error(&status, content_type.as_ref()),
+                    Transport::Rest => errors.render(&status, &id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
+                })
             }
         }))
-    }
-}
-
-fn error_response(
-    errors: &ErrorRenderer,
-    transport: Transport,
-    status: Status,
-    request_id: Option<HeaderValue>,
-) -> Response<Body> {
-    match transport {
-        Transport::Grpc => status.into_http(),
-        Transport::GrpcWeb => {
-            let mut response = status.into_http();
-            let content_type = HeaderValue::from_static("application/grpc-web+proto");
-            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-            response
-        }
-        Transport::Rest => errors.render(&status, &request_id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
     }
 }
 

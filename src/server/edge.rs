@@ -50,7 +50,10 @@ impl Edge {
 
     async fn handle(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let transport = transport(request.version(), request.headers());
+        let transport = match transport(request.version(), request.headers()) {
+            Transport::Rest if self.http.is_connect(&request) => Transport::Connect,
+            transport => transport,
+        };
         let id = self.request_id(request.headers());
         let address = client_address(request.headers(), peer, self.app.config.server.trusted_proxies);
         let (method, account) = (OnceLock::new(), OnceLock::new());
@@ -84,7 +87,10 @@ impl Edge {
         // gRPC answers 200 whatever happens; a failed call has its status in the head.
         let grpc_status = response.headers().get("grpc-status").map_or("0", |code| code.to_str().unwrap_or("2"));
         let transport = record.transport.name();
-        let status = if record.transport == Transport::Rest { http_status } else { grpc_status.parse().unwrap_or(2) };
+        let status = match record.transport {
+            Transport::Grpc | Transport::GrpcWeb => grpc_status.parse().unwrap_or(2),
+            Transport::Connect | Transport::Rest => http_status,
+        };
         self.app.metrics.request(transport, method, status, took);
         let account = record.account.get().map(tracing::field::display);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -96,6 +102,7 @@ impl Edge {
     }
 }
 
+/// As far as the content type tells; what is left may still be Connect.
 fn transport(version: Version, headers: &HeaderMap) -> Transport {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     match content_type.strip_prefix(b"application/grpc") {

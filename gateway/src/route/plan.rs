@@ -33,6 +33,13 @@ pub(crate) struct Rpc {
     pub cases: bool,
 }
 
+impl Rpc {
+    /// In one direction or both.
+    pub fn is_streaming(&self) -> bool {
+        self.client_streaming || self.server_streaming
+    }
+}
+
 pub(crate) enum BodyRule {
     None,
     All,
