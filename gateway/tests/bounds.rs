@@ -121,10 +121,11 @@ fn looking_ahead_for_the_type_of_an_any_is_bounded() {
 
 #[test]
 fn wire_of_any_depth() {
+    type Wrap<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
     // A level is prepended to what is inside: from the innermost outwards.
-    let nest = |wrap: &dyn Fn(&[u8]) -> Vec<u8>, times: usize| (0..times).fold(Vec::new(), |inner, _| wrap(&inner));
+    let nest = |wrap: Wrap, times: usize| (0..times).fold(Vec::new(), |inner, _| wrap(&inner));
     let any = |inner: &[u8]| [len(1, b"x/google.protobuf.Any"), len(2, inner)].concat();
-    let levels: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 5] = [
+    let levels: [(&str, Wrap); 5] = [
         ("messages", &|inner| len(17, inner)),
         ("lists", &|inner| len(86, &len(1, &len(6, inner)))),
         ("map values", &|inner| len(67, &len(2, inner))),

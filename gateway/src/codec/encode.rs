@@ -30,9 +30,9 @@ impl<'s, 'o> Encoder<'s, 'o> {
 
     pub fn message(&mut self, id: MessageId, wire: &[u8]) -> Result<()> {
         let m = self.schema.message(id);
-        // A `Value` is no level of its own, as in JSON: what can be read can be printed.
-        let level = u32::from(m.shape != Shape::Value);
-        self.depth += level;
+        // Levels are those of the JSON, which are what the reader counts: all that can be read can be printed.
+        let level = matches!(m.shape, Shape::Plain | Shape::Struct | Shape::ListValue | Shape::Any);
+        self.depth += u32::from(level);
         if self.depth > MAX_DEPTH {
             return Err(WireError::TooDeep.into());
         }
@@ -58,7 +58,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             }
             (shape, _) => self.text(shape, wire)?,
         }
-        self.depth -= level;
+        self.depth -= u32::from(level);
         Ok(())
     }
 
@@ -135,9 +135,20 @@ impl<'s, 'o> Encoder<'s, 'o> {
                     entries.push(reader.value(f.number, wire_type)?);
                 }
                 self.key(f);
-                self.map(f, &entries)
+                self.map_field(f, &entries)
             }
         }
+    }
+
+    /// The object of a map is a level; that of a `Struct` is the message itself.
+    fn map_field(&mut self, f: &'s Field, entries: &[Raw<'_>]) -> Result<()> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(WireError::TooDeep.into());
+        }
+        self.map(f, entries)?;
+        self.depth -= 1;
+        Ok(())
     }
 
     /// Ends an array that began at `length`, or takes it back if it stayed empty (an empty packed field).
@@ -158,11 +169,16 @@ impl<'s, 'o> Encoder<'s, 'o> {
 
     #[inline]
     fn singular(&mut self, f: &'s Field, raw: Raw<'_>) -> Result<()> {
-        if !f.presence && !self.always_print && scalar::is_zero(f.kind, raw) {
+        if !f.presence && !self.always_print && (scalar::is_zero(f.kind, raw) || self.is_null(f.kind)) {
             return Ok(());
         }
         self.key(f);
         self.element(f.kind, raw)
+    }
+
+    /// A `NullValue` means null whatever its number.
+    fn is_null(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Enum(id) if self.schema.enumeration(id).null)
     }
 
     #[inline]
@@ -331,7 +347,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             (Card::Map, _) => {
                 let entries: Vec<_> = group.iter().map(|(_, raw)| *raw).collect();
                 self.key(f);
-                self.map(f, &entries)
+                self.map_field(f, &entries)
             }
         }
     }

@@ -37,6 +37,9 @@ fn whatever_nesting_is_read_is_printed() {
         ("optionalValue", "[", "1", "]"),
         ("optionalValue", r#"{"n":["#, "1", "]}"),
         ("recursiveMessage", r#"{"recursiveMessage":"#, "{}", "}"),
+        ("recursiveMessage", r#"{"recursiveMessage":"#, r#"{"optionalTimestamp":"1970-01-01T00:00:00Z"}"#, "}"),
+        ("recursiveMessage", r#"{"recursiveMessage":"#, r#"{"mapInt32Int32":{"1":1}}"#, "}"),
+        ("mapStringNestedMessage", r#"{"":{"corecursive":{"mapStringNestedMessage":"#, r#"{"":{}}"#, "}}}"),
         ("optionalAny", r#"{"@type":"type.googleapis.com/google.protobuf.Any","value":"#, "{}", "}"),
     ] {
         let deepest = (1..=120).rev().find_map(|times| {
