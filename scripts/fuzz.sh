@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../gateway/fuzz"
 
 seconds=${1:-20}
+jobs=()
 host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="--cfg fuzzing -Cpasses=sancov-module"
 for option in level=4 inline-8bit-counters pc-table trace-compares; do
@@ -17,16 +18,23 @@ RUSTFLAGS="${RUSTFLAGS:-} $coverage" cargo build --release --target "$host" --bi
 bin=target/$host/release
 
 "$bin/seeds" -runs=0 >/dev/null 2>&1
-failed=0
-for target in json_to_wire wire_to_json differential route; do
-  echo "fuzz: $target, $seconds s"
+targets=(json_to_wire wire_to_json differential route)
+echo "fuzz: ${targets[*]}, $seconds s side by side"
+for target in "${targets[@]}"; do
   mkdir -p "artifacts/$target"
-  if ! "$bin/$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -artifact_prefix="artifacts/$target/" "corpus/$target" >"artifacts/$target.log" 2>&1; then
-    tail -n 40 "artifacts/$target.log"
-    failed=1
+  "$bin/$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -artifact_prefix="artifacts/$target/" "corpus/$target" >"artifacts/$target.log" 2>&1 &
+  jobs+=($!)
+done
+failed=0
+for i in "${!targets[@]}"; do
+  log=artifacts/${targets[$i]}.log
+  if wait "${jobs[$i]}"; then
+    echo "fuzz: ${targets[$i]}: $(grep DONE "$log")"
   else
-    grep -E 'stat::number_of_executed_units|cov:' "artifacts/$target.log" | tail -n 2
+    tail -n 40 "$log"
+    echo "fuzz: ${targets[$i]} failed; its input is below gateway/fuzz/artifacts/${targets[$i]}"
+    failed=1
   fi
 done
 exit "$failed"

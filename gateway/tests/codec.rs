@@ -198,6 +198,12 @@ fn durations_are_seconds() {
 }
 
 #[test]
+fn a_null_value_is_null_whatever_its_number() {
+    assert_eq!(print(KINDS, b"\x90\x01\x02").as_deref(), Ok("{}"));
+    assert_eq!(print(KINDS, b"\xd0\x04\x02").as_deref(), Ok(r#"{"cNull":null}"#));
+}
+
+#[test]
 fn field_masks_are_camel_case() {
     becomes(r#"{"wMask":"fooBar.baz,q1"}"#, r#"{"wMask":"fooBar.baz,q1"}"#);
     becomes(r#"{"wMask":""}"#, r#"{"wMask":""}"#);

@@ -169,11 +169,16 @@ impl<'s, 'o> Encoder<'s, 'o> {
 
     #[inline]
     fn singular(&mut self, f: &'s Field, raw: Raw<'_>) -> Result<()> {
-        if !f.presence && !self.always_print && scalar::is_zero(f.kind, raw) {
+        if !f.presence && !self.always_print && (scalar::is_zero(f.kind, raw) || self.is_null(f.kind)) {
             return Ok(());
         }
         self.key(f);
         self.element(f.kind, raw)
+    }
+
+    /// A `NullValue` means null whatever its number.
+    fn is_null(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Enum(id) if self.schema.enumeration(id).null)
     }
 
     #[inline]
