@@ -15,97 +15,41 @@ use axum::routing::get;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
+use super::ways::{self, Answering, Http, REQUEST_ID};
 use super::{docs, openapi};
 use crate::domains::auth::Keys;
 use crate::gate::Gate;
 use crate::kernel::app::App;
-use crate::kernel::caller::{RequestRecord, Transport};
+use crate::kernel::caller::Transport;
 use crate::kernel::error::{Error, Reason, ReasonInfo};
 use crate::proto;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Answers of ours that browsers may read besides those of every gateway.
+const EXPOSED: [HeaderName; 1] = [HeaderName::from_static("idempotency-replayed")];
 
-/// Answers that browsers may read besides the safelisted headers.
-const EXPOSED: [HeaderName; 10] = [
-    HeaderName::from_static("grpc-status"),
-    HeaderName::from_static("grpc-message"),
-    HeaderName::from_static("grpc-status-details-bin"),
-    REQUEST_ID,
-    header::ALLOW,
-    HeaderName::from_static("idempotency-replayed"),
-    HeaderName::from_static("ratelimit-limit"),
-    HeaderName::from_static("ratelimit-remaining"),
-    HeaderName::from_static("ratelimit-reset"),
-    header::RETRY_AFTER,
-];
-
-type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
-
-/// Everything behind the edge: the three ways in, each behind the flood guard.
-pub struct Http {
-    grpc: Answering,
-    grpc_web: Answering,
-    rest: Answering,
-    /// The same for pages of other origins.
-    rest_cors: Answering,
-}
-
-impl Http {
-    /// Puts the ways together.
-    pub fn new(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Self> {
-        let gateway = gateway(app, gate.clone())?;
-        let guard = flood::guard(app)?;
-        let protect = Protect { guard, errors: gateway.errors().clone() };
-        let cors = cors(&app.config.server.cors_origins)?;
-        let compression = CompressionLayer::new().compress_when(
-            SizeAbove::new(1024)
-                .and(NotForContentType::const_new("text/event-stream"))
-                .and(NotForContentType::const_new("application/x-ndjson")),
-        );
-        let patience = Duration::from_secs(app.config.server.body_timeout_seconds);
-        let rest = Rest { pages: pages(app, keys, health)?, gateway };
-        let rest = RequestBodyTimeoutLayer::new(patience)
-            .layer(rest.map_request(|request: Request<_>| request.map(Body::new)));
-        let rest = compression.layer(protect.clone().around(Transport::Rest, rest));
-        let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
-        let grpc_web = protect.clone().around(Transport::GrpcWeb, GrpcWebLayer::new().layer(gate.clone()));
-        Ok(Self {
-            grpc: protect.around(Transport::Grpc, gate),
-            grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
-            rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
-            rest: BoxCloneSyncService::new(rest),
-        })
-    }
-
-    /// Answers a request.
-    pub async fn call<B>(&self, request: Request<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<rialto_gateway::BoxError>,
-    {
-        let transport = RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport);
-        let way = match transport {
-            Transport::Grpc => &self.grpc,
-            Transport::GrpcWeb => &self.grpc_web,
-            Transport::Rest if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
-            Transport::Rest => &self.rest,
-        };
-        let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
-        response
-    }
+/// The ways in of this server, each behind the flood guard.
+pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Http> {
+    let gateway = gateway(app, gate.clone())?;
+    let guard = flood::guard(app)?;
+    let protect = Protect { guard, errors: gateway.errors().clone() };
+    let patience = Duration::from_secs(app.config.server.body_timeout_seconds);
+    let rest = Rest { pages: pages(app, keys, health)?, gateway };
+    let rest =
+        RequestBodyTimeoutLayer::new(patience).layer(rest.map_request(|request: Request<_>| request.map(Body::new)));
+    let rest = ways::compression().layer(protect.clone().around(Transport::Rest, rest));
+    let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
+    let grpc_web = protect.clone().around(Transport::GrpcWeb, GrpcWebLayer::new().layer(gate.clone()));
+    let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
+    Ok(Http::new(protect.around(Transport::Grpc, gate), grpc_web, rest, cors))
 }
 
 /// Refuses floods and survives panics, with errors of the client's own protocol.
@@ -138,27 +82,9 @@ impl Protect {
                         }
                     },
                 };
-                Ok(error_response(&errors, transport, error.into(), id))
+                Ok(ways::error_response(&errors, transport, error.into(), id))
             }
         }))
-    }
-}
-
-fn error_response(
-    errors: &ErrorRenderer,
-    transport: Transport,
-    status: Status,
-    request_id: Option<HeaderValue>,
-) -> Response<Body> {
-    match transport {
-        Transport::Grpc => status.into_http(),
-        Transport::GrpcWeb => {
-            let mut response = status.into_http();
-            let content_type = HeaderValue::from_static("application/grpc-web+proto");
-            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-            response
-        }
-        Transport::Rest => errors.render(&status, &request_id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
     }
 }
 
@@ -243,23 +169,6 @@ pub fn metrics_router(app: &App) -> Router {
         ([(header::CONTENT_TYPE, content_type)], app.metrics.text()).into_response()
     };
     Router::new().route("/metrics", get(metrics))
-}
-
-fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {
-    let origins = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().map(|origin| origin.parse()).collect::<Result<Vec<HeaderValue>, _>>()?)
-    };
-    let hour = Duration::from_secs(3600);
-    // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed. Headers are
-    // mirrored because `*` does not cover `authorization` (Fetch standard, CORS-preflight fetch).
-    Ok(CorsLayer::new()
-        .allow_origin(origins)
-        .allow_methods(AllowMethods::mirror_request())
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(EXPOSED)
-        .max_age(hour))
 }
 
 /// What browsers are told about answers that are not pages (OWASP REST Security Cheat Sheet).
