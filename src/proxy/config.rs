@@ -278,6 +278,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../gateway.example.toml");
@@ -295,7 +297,7 @@ mod tests {
     }
 
     /// Names of everything that can be set, except what is nothing by default.
-    fn keys(config: &serde_json::Value) -> Vec<String> {
+    fn keys(config: &serde_json::Value) -> BTreeSet<String> {
         let sections = config.as_object().unwrap().iter();
         sections
             .flat_map(|(section, values)| {

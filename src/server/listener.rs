@@ -27,7 +27,6 @@ const ABORT: Duration = Duration::from_secs(1);
 
 /// What connections may do, and for how long. The fields are those of [`config::Server`].
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "documented there")]
 pub struct Limits {
     pub max_connections: usize,
     pub max_concurrent_streams: u32,
@@ -235,4 +234,74 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .keep_alive_interval(keepalive)
         .keep_alive_timeout(keepalive);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response, StatusCode, header};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tonic::body::Body;
+    use tower::service_fn;
+    use tower::util::BoxCloneSyncService;
+
+    use super::*;
+    use crate::kernel::config::Server;
+    use crate::server::ways::{Answering, Http, cors};
+
+    /// Answers an upgrade, and says back what it hears on it.
+    async fn echo(request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+        tokio::spawn(async move {
+            let mut io = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+            let (mut reading, mut writing) = tokio::io::split(&mut io);
+            tokio::io::copy(&mut reading, &mut writing).await.unwrap();
+        });
+        let head = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        let head = head.header(header::CONNECTION, "upgrade").header(header::UPGRADE, "echo");
+        Ok(head.body(Body::empty()).unwrap())
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), future).await.expect("it hangs")
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_keeps_its_place_and_is_waited_for() {
+        let echo: Answering = BoxCloneSyncService::new(service_fn(echo));
+        let http = Http::new(echo.clone(), echo.clone(), echo, cors(&[], []).unwrap());
+        let metrics = Arc::new(Metrics::default());
+        let edge = Edge::new(http, Arc::clone(&metrics), 0).unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { max_connections: 1, ..Limits::from(&Server::default()) };
+        let port = Port::serve(listener, limits, edge, Arc::clone(&metrics), CancellationToken::new());
+
+        let upgrade = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(upgrade).await.unwrap();
+        let mut head = vec![0; 12];
+        within(first.read_exact(&mut head)).await.unwrap();
+        assert_eq!(head, b"HTTP/1.1 101");
+        // Past the head, what is said comes back.
+        first.write_all(b"hello!").await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"hello!") {
+            heard.push(within(first.read_u8()).await.unwrap());
+        }
+        assert_eq!(metrics.connections.get(), 1);
+
+        // There is one place, and it is taken until the first goes.
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(upgrade).await.unwrap();
+        assert_eq!(metrics.connections.get(), 1);
+        drop(first);
+        within(second.read_exact(&mut head)).await.unwrap();
+        assert_eq!(head, b"HTTP/1.1 101");
+
+        let stopped = tokio::spawn(port.stop());
+        second.write_all(b"bye").await.unwrap();
+        assert!(!stopped.is_finished());
+        drop(second);
+        within(stopped).await.unwrap();
+        assert_eq!(metrics.connections.get(), 0);
+    }
 }

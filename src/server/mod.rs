@@ -7,10 +7,10 @@ mod health;
 mod socket;
 
 pub mod doctor;
-pub mod edge;
-pub mod listener;
+pub(crate) mod edge;
+pub(crate) mod listener;
 pub mod openapi;
-pub mod ways;
+pub(crate) mod ways;
 pub mod worker;
 
 use std::net::SocketAddr;
