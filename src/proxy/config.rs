@@ -116,6 +116,8 @@ pub struct Upstream {
     pub connect_timeout_seconds: u64,
     /// How often a connection is pinged, and how long the upstream has to answer.
     pub keepalive_seconds: u64,
+    /// The longest that a unary call over REST or gRPC-Web may take; gRPC clients set their own deadlines.
+    pub request_timeout_seconds: u64,
     /// PEM file with the authorities that `https` upstreams are checked against, instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -128,6 +130,7 @@ impl Default for Upstream {
             connections: 2,
             connect_timeout_seconds: 5,
             keepalive_seconds: 20,
+            request_timeout_seconds: 60,
             ca_file: None,
         }
     }
@@ -268,6 +271,7 @@ impl Config {
             ("upstream.connections", upstream.connections as u64),
             ("upstream.connect_timeout_seconds", upstream.connect_timeout_seconds),
             ("upstream.keepalive_seconds", upstream.keepalive_seconds),
+            ("upstream.request_timeout_seconds", upstream.request_timeout_seconds),
             ("gateway.heartbeat_seconds", config.gateway.heartbeat_seconds),
         ] {
             anyhow::ensure!(value > 0, "{name} must be at least 1");

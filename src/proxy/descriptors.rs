@@ -83,15 +83,15 @@ impl Files {
     }
 
     /// Encodes them, imports first, and checks that they are complete and consistent.
-    pub fn encode(self) -> anyhow::Result<Vec<u8>> {
+    pub fn encode(self) -> anyhow::Result<(Vec<u8>, DescriptorPool)> {
         let mut ordered = Vec::new();
         let mut seen = BTreeSet::new();
         for name in self.0.keys() {
             self.visit(name, &mut seen, &mut ordered)?;
         }
         let bytes = RawSet { files: ordered }.encode_to_vec();
-        DescriptorPool::decode(bytes.as_slice()).context("the descriptors contradict each other")?;
-        Ok(bytes)
+        let pool = DescriptorPool::decode(bytes.as_slice()).context("the descriptors contradict each other")?;
+        Ok((bytes, pool))
     }
 
     /// Depth first, with a stack of its own: chains of imports are as long as their authors like.
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn imports_come_first_whatever_the_order_was() {
         let files = added(&[file("a", &["b", "c"], ""), file("c", &[], ""), file("b", &["c"], "")]).unwrap();
-        let set = RawSet::decode(files.encode().unwrap().as_slice()).unwrap();
+        let set = RawSet::decode(files.encode().unwrap().0.as_slice()).unwrap();
         let names = set.files.iter().map(|f| FileDescriptorProto::decode(f.as_slice()).unwrap().name().to_owned());
         assert_eq!(names.collect::<Vec<_>>(), ["c", "b", "a"]);
     }

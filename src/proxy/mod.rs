@@ -58,7 +58,7 @@ impl Proxy {
         };
         let upstreams = Upstream::all(&config.upstream)?;
         let contract = Contract::read(&config, &upstreams).await?;
-        let upstreams = Upstreams::new(upstreams, &contract)?;
+        let upstreams = Upstreams::new(upstreams, &contract, &config.upstream)?;
         let (metrics, stopping) = (Arc::new(Metrics::default()), CancellationToken::new());
 
         let gateway = gateway(&config.gateway, &contract, upstreams.clone())?;
@@ -125,8 +125,7 @@ impl Contract {
         } else {
             found
         };
-        let encoded = files.encode()?;
-        let pool = DescriptorPool::decode(encoded.as_slice())?;
+        let (encoded, pool) = files.encode()?;
         Ok(Self { encoded, pool, services, restricted })
     }
 }
@@ -212,7 +211,6 @@ impl Service<Request<Body>> for Passthrough {
         Box::pin(async move {
             Ok(answer.await.unwrap_or_else(|error| {
                 // The cause is not for clients.
-                tracing::debug!(%error, "an upstream did not answer");
                 match error.downcast::<Status>() {
                     Ok(status) => status.into_http(),
                     Err(_) => Status::unavailable("the service cannot be reached").into_http(),

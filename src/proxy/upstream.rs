@@ -1,6 +1,7 @@
 //! The servers behind the gateway: their connections, which service is where, and whether they are there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::{Service, ServiceExt};
 
 use super::{Contract, config};
-use crate::kernel::caller::RequestRecord;
+use crate::kernel::caller::{RequestRecord, Transport};
 
 /// How often each upstream is asked how it is, and how long it may take to answer.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -112,16 +113,17 @@ struct Table {
     services: HashMap<String, usize>,
     /// The one for services that the contract does not have, such as reflection, if they are reachable at all.
     default: Option<usize>,
-    /// The methods of the contract, by path. Clients choose paths; metrics and logs count these.
-    methods: HashSet<&'static str>,
+    /// The methods of the contract, by path: is its answer one message? Clients choose paths; metrics and logs count these.
+    methods: HashMap<&'static str, bool>,
+    unary_timeout: Duration,
 }
 
 impl Upstreams {
     /// Knows where the services of the contract are.
-    pub fn new(upstreams: Vec<Upstream>, contract: &Contract) -> anyhow::Result<Self> {
+    pub fn new(upstreams: Vec<Upstream>, contract: &Contract, config: &config::Upstream) -> anyhow::Result<Self> {
         let default = upstreams.iter().position(|upstream| upstream.service.is_none());
         let mut services = HashMap::new();
-        let mut methods = HashSet::new();
+        let mut methods = HashMap::new();
         for name in &contract.services {
             let own = upstreams.iter().position(|upstream| upstream.service() == Some(name));
             let upstream = own.or(default);
@@ -132,14 +134,16 @@ impl Upstreams {
             let service = service.with_context(|| format!("the contract has no service {name}"))?;
             for method in service.methods() {
                 // Once a method, for the life of the process: metrics want names that stay.
-                methods.insert(&*format!("/{name}/{}", method.name()).leak());
+                let path: &'static str = format!("/{name}/{}", method.name()).leak();
+                methods.insert(path, !method.is_server_streaming());
             }
         }
         for name in upstreams.iter().filter_map(Upstream::service) {
             ensure!(services.contains_key(name), "upstream {name}: it is not among the services that are served");
         }
         let default = default.filter(|_| !contract.restricted);
-        Ok(Self(Arc::new(Table { upstreams, default, services, methods })))
+        let unary_timeout = Duration::from_secs(config.request_timeout_seconds);
+        Ok(Self(Arc::new(Table { upstreams, default, services, methods, unary_timeout })))
     }
 
     /// The upstream of a path such as `/package.Service/Method`.
@@ -206,28 +210,66 @@ impl Service<Request<Body>> for Upstreams {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        if let (Some(method), Some(record)) = (self.0.methods.get(path), RequestRecord::of(request.extensions())) {
+        let record = RequestRecord::of(request.extensions());
+        let method = self.0.methods.get_key_value(path);
+        if let (Some((method, _)), Some(record)) = (method, &record) {
             let _ = record.method.set(method);
         }
         let Some(channel) = self.find(path).map(Upstream::channel) else {
             let status = Status::unimplemented("there is no such service here");
             return Box::pin(async move { Ok(status.into_http()) });
         };
+        let unary = method.is_some_and(|(_, unary)| *unary) && record.is_none_or(|r| r.transport != Transport::Grpc);
+        let timeout =
+            [grpc_timeout(request.headers()), unary.then_some(self.0.unary_timeout)].into_iter().flatten().min();
         Box::pin(async move {
-            channel.oneshot(request).await.map_err(|error| {
+            let answer = channel.oneshot(request);
+            // The connection keeps deadlines too, but only from when there is one.
+            let answered = match timeout {
+                Some(timeout) => tokio::time::timeout(timeout, answer).await,
+                None => Ok(answer.await),
+            };
+            match answered {
+                Ok(Ok(response)) => Ok(response),
                 // tonic says CANCELLED; gRPC's word for it is another.
-                if is_timeout(&error) {
-                    Status::deadline_exceeded("the deadline has passed").into()
-                } else {
-                    error.into()
+                Ok(Err(error)) if causes(&error).any(|cause| cause.is::<TimeoutExpired>()) => Err(late()),
+                Ok(Err(error)) => {
+                    let cause = causes(&error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                    tracing::warn!(cause, "the upstream did not answer");
+                    Err(error.into())
                 }
-            })
+                Err(_) => Err(late()),
+            }
         })
     }
 }
 
-fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TimeoutExpired>())
+fn late() -> BoxError {
+    Status::deadline_exceeded("the deadline has passed").into()
+}
+
+/// An error and what is behind it.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| (*error).source())
+}
+
+/// The deadline that a request brings: at most eight digits and a unit (gRPC over HTTP/2, "Timeout"). One that makes no sense
+/// is the upstream's to refuse.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let (unit, digits) = headers.get("grpc-timeout")?.as_bytes().split_last()?;
+    if digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let n: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(n * 3600)),
+        b'M' => Some(Duration::from_secs(n * 60)),
+        b'S' => Some(Duration::from_secs(n)),
+        b'm' => Some(Duration::from_millis(n)),
+        b'u' => Some(Duration::from_micros(n)),
+        b'n' => Some(Duration::from_nanos(n)),
+        _ => None,
+    }
 }
 
 /// Removes what is between two neighbours only (RFC 9110, section 7.6.1), from a gRPC request that came by whatever HTTP.
@@ -263,6 +305,21 @@ mod tests {
         assert_eq!(headers.get("te").unwrap(), "trailers");
         assert_eq!(headers.get_all("x-bin").iter().count(), 2);
         assert_eq!(headers.len(), 3, "{headers:?}");
+    }
+
+    #[test]
+    fn a_deadline_has_a_unit_and_few_digits() {
+        let read = |text: &'static str| {
+            grpc_timeout(&HeaderMap::from_iter([(
+                HeaderName::from_static("grpc-timeout"),
+                HeaderValue::from_static(text),
+            )]))
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "m", "100000000m", "-1m", "1", "1x", "+1m"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 
     #[test]

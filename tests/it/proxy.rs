@@ -271,16 +271,33 @@ async fn a_call_is_cancelled_when_its_client_goes_whatever_it_speaks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_ends_a_call_in_each_protocol() {
-    let (upstream, contract) = (Upstream::start("shop").await, Contract::new());
-    let gateway = gateway(contract.config(&upstream.url())).await;
-    let request = Client::new().get(gateway.url("/v1/shop/wait")).header("x-request-timeout", "0.05");
+async fn a_deadline_ends_a_call_also_when_the_upstream_says_nothing() {
+    let (silent, contract) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Contract::new());
+    let gateway = gateway(contract.config(&format!("http://{}", silent.local_addr().unwrap()))).await;
+    let request = Client::new().get(gateway.url("/v1/shop/a")).header("x-request-timeout", "0.05");
     assert_eq!(soon(request.send()).await.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
-    let mut request = Request::new(text("wait"));
-    // The raw header: a client's own clock must not decide.
-    request.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
-    let late = gateway.call("/shop.v1.Shop/Get", request).await.unwrap_err();
-    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late}");
+    // By hand: tonic's client would keep the deadline itself.
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
+    let client = client.clone().http2_only(true).build_http();
+    let request = http::Request::post(gateway.url("/shop.v1.Shop/Get"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "50m")
+        .body(http_body_util::Full::new(bytes::Bytes::from_static(b"\0\0\0\0\0")))
+        .unwrap();
+    let answer = soon(client.request(request)).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], (Code::DeadlineExceeded as i32).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unary_call_over_rest_does_not_take_for_ever() {
+    let (upstream, contract) = (Upstream::start("shop").await, Contract::new());
+    let mut config = contract.config(&upstream.url());
+    config.upstream.request_timeout_seconds = 1;
+    let gateway = gateway(config).await;
+    let (status, body) = gateway.get("/v1/shop/wait").await;
+    assert_eq!((status, &body["error"]["status"]), (StatusCode::GATEWAY_TIMEOUT, &json!("DEADLINE_EXCEEDED")));
+    soon(upstream.seen.cancelled.notified()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
