@@ -1,6 +1,6 @@
 //! `rialto gateway`, in front of real gRPC servers. It needs no Postgres and no Redis.
 
-#[path = "proxy/upstream.rs"]
+mod start;
 mod upstream;
 
 use std::path::PathBuf;
@@ -51,16 +51,8 @@ fn config(upstream: &str) -> Config {
     config
 }
 
-fn reflecting(name: &'static str, reflection: Reflection) -> Kind {
-    Kind { name, reflection, tls: None }
-}
-
 async fn gateway(config: Config) -> Gateway {
     Gateway { proxy: soon(Proxy::start(config)).await.unwrap_or_else(|error| panic!("{error:#}")) }
-}
-
-async fn refusal(config: Config) -> String {
-    format!("{:#}", soon(Proxy::start(config)).await.err().unwrap())
 }
 
 struct Gateway {
@@ -135,53 +127,6 @@ async fn services_that_are_not_listed_are_reached_in_no_protocol() {
     for method in ["/shop.v1.Billing/Get", "/grpc.health.v1.Health/Check"] {
         assert_eq!(gateway.call(method, text("a")).await.unwrap_err().code(), Code::Unimplemented);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_contract_is_read_by_reflection_in_either_version() {
-    let shop = Upstream::of(reflecting("shop", Reflection::V1)).await;
-    let billing = Upstream::of(reflecting("billing", Reflection::V1Alpha)).await;
-    let mut config = config(&shop.url());
-    config.descriptors.reflect = true;
-    config.upstream.services.insert("shop.v1.Billing".into(), billing.url());
-    let gateway = gateway(config).await;
-    assert_eq!(gateway.get("/v1/shop/a").await.1, json!({ "text": "a from shop" }));
-    assert_eq!(gateway.get("/v1/billing/a").await.1, json!({ "text": "a from billing" }));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reflection_waits_for_an_upstream_that_is_not_up_yet() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut config = config(&format!("http://{}", listener.local_addr().unwrap()));
-    config.descriptors.reflect = true;
-    let started = tokio::spawn(gateway(config));
-    // Something that is not the server yet: it takes a connection, and goes.
-    drop(soon(listener.accept()).await.unwrap());
-    let _upstream = Upstream::on(listener, reflecting("late", Reflection::V1));
-    let gateway = soon(started).await.unwrap();
-    assert_eq!(gateway.get("/v1/shop/a").await.1, json!({ "text": "a from late" }));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reflection_gives_up_in_time_and_at_once_where_waiting_is_no_use() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut nowhere = config(&format!("http://{port}"));
-    nowhere.descriptors.reflect = true;
-    nowhere.descriptors.reflect_timeout_seconds = 0;
-    let error = refusal(nowhere).await;
-    assert!(error.contains("reflection: upstream default"), "{error}");
-
-    let silent = Upstream::start("silent").await;
-    let mut config = config(&silent.url());
-    config.descriptors.reflect = true;
-    let error = refusal(config.clone()).await;
-    assert!(error.contains("does not serve reflection: use --descriptor-set"), "{error}");
-
-    let shop = Upstream::of(reflecting("shop", Reflection::V1)).await;
-    config.upstream.default = String::new();
-    config.upstream.services.insert("shop.v1.Nonsense".into(), shop.url());
-    let error = refusal(config).await;
-    assert!(error.contains("does not have the service shop.v1.Nonsense"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -391,39 +336,6 @@ async fn what_runs_is_finished_before_the_gateway_stops() {
     upstream.seen.go_on.notify_one();
     assert_eq!(soon(running).await.unwrap(), r#"{"text":"waited"}"#);
     soon(stopped).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_cannot_work_says_why() {
-    let contract = Contract::new();
-    let good = contract.config("http://127.0.0.1:1");
-    let changed = async |change: &dyn Fn(&mut Config)| {
-        let mut config = good.clone();
-        change(&mut config);
-        refusal(config).await
-    };
-    let error = changed(&|config| config.pages.health = "/v1/shop/health".into()).await;
-    assert!(error.contains("pages.health: the contract has a route for GET /v1/shop/health"), "{error}");
-    let error = changed(&|config| config.pages.ready = "/v1/shop".into()).await;
-    assert!(error.contains("POST /v1/shop"), "{error}");
-    let error = changed(&|config| config.gateway.services = vec!["shop.v1.None".into()]).await;
-    assert!(error.contains("no service shop.v1.None"), "{error}");
-    let named = |config: &mut Config| drop(config.upstream.services.insert("x.Y".into(), "http://a:1".into()));
-    let error = changed(&named).await;
-    assert!(error.contains("upstream x.Y"), "{error}");
-    let error = changed(&|config| config.gateway.request_headers = vec!["te".into()]).await;
-    assert!(error.contains("\"te\""), "{error}");
-    let error = changed(&|config| config.gateway.response_headers = vec!["not a name".into()]).await;
-    assert!(error.contains("gateway.response_headers: \"not a name\""), "{error}");
-    let error = changed(&|config| drop(config.gateway.aliases.insert("api".into(), "/v1".into()))).await;
-    assert!(error.contains("alias"), "{error}");
-    let error = changed(&|config| config.upstream.default = "127.0.0.1:1".into()).await;
-    assert!(error.contains("http://host:port"), "{error}");
-    let error = changed(&|config| config.descriptors.files = vec!["/does/not/exist".into()]).await;
-    assert!(error.contains("/does/not/exist"), "{error}");
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let error = changed(&|config| config.server.listen = taken.local_addr().unwrap()).await;
-    assert!(error.contains("can't be listened on"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
