@@ -1,6 +1,7 @@
 //! `rialto gateway`: the gateway alone, in front of any gRPC servers. It needs no database, no Redis and no secrets.
 
 pub mod config;
+mod connector;
 mod descriptors;
 mod pages;
 mod reflection;

@@ -22,6 +22,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::{Service, ServiceExt};
 
+use super::connector::Connector;
 use super::{Contract, config};
 use crate::kernel::caller::{RequestRecord, Transport};
 
@@ -67,16 +68,19 @@ impl Upstream {
         if !bare || user || !matches!(uri.scheme_str(), Some("http" | "https")) {
             bail!(not_a_url());
         }
+        let connect_timeout = Duration::from_secs(config.connect_timeout_seconds);
         let keepalive = Duration::from_secs(config.keepalive_seconds);
         let mut endpoint = Endpoint::from(uri)
-            .connect_timeout(Duration::from_secs(config.connect_timeout_seconds))
+            // For TCP, which the connector gives up on its own, and for TLS.
+            .connect_timeout(connect_timeout * 2)
             .http2_keep_alive_interval(keepalive)
-            .keep_alive_timeout(keepalive)
-            .tcp_nodelay(true);
+            .keep_alive_timeout(keepalive);
         if endpoint.uri().scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(tls.clone()).with_context(|| format!("TLS to {url}"))?;
         }
-        let channels = (0..config.connections).map(|_| endpoint.connect_lazy()).collect();
+        let connector = Connector::new(connect_timeout);
+        let channel = |_| endpoint.connect_with_connector_lazy(connector.clone());
+        let channels = (0..config.connections).map(channel).collect();
         Ok(Self { service, channels, next: AtomicUsize::new(0) })
     }
 

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use anyhow::Context;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use rialto_gateway::ErrorRenderer;
 use tonic::Status;
@@ -110,7 +111,8 @@ pub fn cors(origins: &[String], exposed: impl IntoIterator<Item = HeaderName>) -
     let origins = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(origins.iter().map(|origin| origin.parse()).collect::<Result<Vec<HeaderValue>, _>>()?)
+        let parse = |origin: &String| origin.parse().with_context(|| format!("server.cors_origins: {origin:?}"));
+        AllowOrigin::list(origins.iter().map(parse).collect::<anyhow::Result<Vec<HeaderValue>>>()?)
     };
     let hour = Duration::from_secs(3600);
     // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed. Headers are

@@ -4,6 +4,7 @@ mod start;
 mod upstream;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::uri::PathAndQuery;
@@ -11,7 +12,7 @@ use reqwest::{Client, StatusCode};
 use rialto::proxy::Proxy;
 use rialto::proxy::config::Config;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Identity};
 use tonic::{Code, Request, Status};
@@ -149,6 +150,29 @@ async fn an_upstream_that_is_away_is_503_until_it_is_back() {
     let _upstream = Upstream::on(TcpListener::bind(address).await.unwrap(), kind);
     eventually(async || gateway.get("/v1/shop/a").await.1 == json!({ "text": "a from again" })).await;
     eventually(async || gateway.get("/ready").await.0 == StatusCode::OK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_for_a_connection_fail_together_when_packets_get_lost() {
+    // Linux drops what comes to a port whose queue of connections is full.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        queue.push(connected.unwrap());
+    }
+    let contract = Contract::new();
+    let mut config = contract.config(&format!("http://{address}"));
+    config.upstream.connections = 1;
+    config.upstream.connect_timeout_seconds = 1;
+    let gateway = gateway(config).await;
+    // One after the other they would take longer than anybody's patience.
+    let calls = (0..60).map(|_| gateway.get("/v1/shop/a"));
+    for (status, body) in futures_util::future::join_all(calls).await {
+        assert_eq!((status, &body["error"]["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("UPSTREAM_ERROR")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,7 +355,7 @@ async fn what_runs_is_finished_before_the_gateway_stops() {
     soon(upstream.seen.waiting.notified()).await;
     let stopped = tokio::spawn(gateway.proxy.stop());
     // Nobody is let in any more.
-    eventually(async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    eventually(async || TcpStream::connect(address).await.is_err()).await;
     assert!(!stopped.is_finished());
     upstream.seen.go_on.notify_one();
     assert_eq!(soon(running).await.unwrap(), r#"{"text":"waited"}"#);
