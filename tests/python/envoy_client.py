@@ -203,7 +203,8 @@ def send(port: int, request: dict) -> tuple[int, dict, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         body = request.get("body")
-        data = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
+        data = None if body is None else (body if isinstance(body, str) else json.dumps(body)).encode()
+        data = data and data * request.get("times", 1)
         # Not `request`: a header may be there twice.
         connection.putrequest(request["method"], request["path"], skip_accept_encoding=True)
         headers = request.get("headers", [])
