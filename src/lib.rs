@@ -4,6 +4,7 @@ pub mod dev;
 pub mod domains;
 pub mod gate;
 pub mod kernel;
+pub mod proxy;
 pub mod schema;
 pub mod server;
 

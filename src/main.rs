@@ -11,6 +11,7 @@ use rialto::dev::{self, demo};
 use rialto::kernel::clock::Clock;
 use rialto::kernel::config::{self, Config};
 use rialto::kernel::{app, db, policy, telemetry};
+use rialto::proxy::{self, Proxy};
 use rialto::server::{self, Server, doctor, openapi, worker};
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
-    /// Configuration file (default: rialto.toml, if it is there).
+    /// Configuration file (default: rialto.toml, or rialto-gateway.toml for `gateway`, if it is there).
     #[arg(long, global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -45,6 +46,9 @@ enum Command {
     Serve(Flags),
     /// Do the background work, as configured. Run at least one of these beside `serve`.
     Worker,
+    /// Serve REST, JSON, event streams and gRPC-Web in front of other gRPC servers. Needs no database.
+    #[command(long_about = GATEWAY, after_long_help = GATEWAY_EXAMPLES)]
+    Gateway(GatewayFlags),
     /// Migrate the configured database.
     Migrate {
         #[command(subcommand)]
@@ -93,6 +97,67 @@ impl Flags {
     }
 }
 
+const GATEWAY: &str = "\
+Serve REST, JSON, event streams and gRPC-Web in front of other gRPC servers.
+
+The contract comes from descriptor files or from the servers themselves (reflection); its google.api.http options are the \
+routes. gRPC passes through on the same port. No database, no Redis, no secrets.
+
+Beside the routes there are /health, /ready (is an upstream there?) and /openapi.json. gateway.example.toml has every option; \
+each can also be set as RIALTO_GATEWAY_SECTION__KEY in the environment.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  buf build -o contract.binpb                     # or: protoc --include_imports -o contract.binpb …
+  rialto gateway --descriptor-set contract.binpb --upstream http://127.0.0.1:50051
+
+  # The contract by reflection; one service on a server of its own, over TLS
+  rialto gateway --reflect --upstream http://127.0.0.1:50051 --upstream my.pkg.Billing=https://billing.internal
+
+  # Everything else from a file
+  rialto gateway --config rialto-gateway.toml";
+
+#[derive(Args)]
+struct GatewayFlags {
+    /// Encoded FileDescriptorSet with all imports; may be given several times (configuration: descriptors.files).
+    #[arg(long, value_name = "FILE", conflicts_with = "reflect")]
+    descriptor_set: Vec<PathBuf>,
+    /// Read the contract from the upstreams by server reflection (configuration: descriptors.reflect).
+    #[arg(long)]
+    reflect: bool,
+    /// Where calls go: http://host:port or https://host:port. With a service's full name in front, calls of that service;
+    /// may be given several times (configuration: upstream.default, upstream.services).
+    #[arg(long, value_name = "[SERVICE=]URL")]
+    upstream: Vec<String>,
+    /// Where to listen (configuration: server.listen) [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+impl GatewayFlags {
+    fn as_config(&self) -> anyhow::Result<Value> {
+        let mut config = json!({});
+        if let Some(listen) = self.listen {
+            config["server"]["listen"] = json!(listen);
+        }
+        if self.reflect {
+            config["descriptors"]["reflect"] = json!(true);
+        }
+        if !self.descriptor_set.is_empty() {
+            config["descriptors"]["files"] = json!(self.descriptor_set);
+        }
+        for upstream in &self.upstream {
+            let (at, url) = match upstream.split_once('=') {
+                Some((service, url)) if !service.contains("://") => (&mut config["upstream"]["services"][service], url),
+                _ => (&mut config["upstream"]["default"], upstream.as_str()),
+            };
+            anyhow::ensure!(at.is_null(), "--upstream {upstream}: there is one for the same services already");
+            *at = json!(url);
+        }
+        Ok(config)
+    }
+}
+
 #[derive(Subcommand)]
 enum Migrate {
     /// Apply what is pending.
@@ -137,6 +202,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             dev::run(dev::Dev { data_dir, config_file: file, flags: flags.as_config(), json }).await?;
         }
         Command::Serve(flags) => serve(Config::read(&sources(&flags.as_config()))?).await?,
+        Command::Gateway(flags) => {
+            gateway(proxy::config::Config::read(&proxy::config::sources(file.as_deref(), &flags.as_config()?))?)
+                .await?;
+        }
         Command::Worker => {
             let config = Config::read(&sources(&json!({})))?;
             config.require_production()?;
@@ -186,6 +255,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     stop.await;
     tracing::info!("stopping");
     server.stop().await;
+    Ok(())
+}
+
+async fn gateway(config: proxy::config::Config) -> anyhow::Result<()> {
+    let _log = telemetry::start(&config.log)?;
+    let mut stop = Box::pin(server::stop_signal()?);
+    // Reading the contract may wait for an upstream.
+    let proxy = tokio::select! {
+        proxy = Proxy::start(config) => proxy?,
+        () = &mut stop => return Ok(()),
+    };
+    tracing::info!(address = %proxy.address, ops_address = proxy.ops_address.map(tracing::field::display), "serving");
+    stop.await;
+    tracing::info!("stopping");
+    proxy.stop().await;
     Ok(())
 }
 

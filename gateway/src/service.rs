@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, Uri, header};
 use http_body_util::BodyExt;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
@@ -68,8 +68,8 @@ impl<U> Gateway<U> {
     }
 
     /// Is this a call in the Connect protocol? Its errors have a form of their own: [`crate::connect_error`].
-    pub fn is_connect<B>(&self, request: &Request<B>) -> bool {
-        matches!(connect::claim(&self.shared, request.method(), request.uri(), request.headers()), Some(Ok(_)))
+    pub fn is_connect(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+        matches!(connect::claim(&self.shared, method, uri, headers), Some(Ok(_)))
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Shared {
     /// Rate limits.
     pub rates: Rates,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Cancelled when the node begins to stop: streams end, background work ends.
     pub stopping: CancellationToken,
 }
@@ -48,7 +48,7 @@ pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Resul
         db: Db::new(&config.database),
         bus: Bus::start(redis.clone(), &node, stopping.clone()),
         rates: Rates::new(config.rates.clone(), redis.clone(), clock.clone()),
-        metrics: Metrics::default(),
+        metrics: Arc::new(Metrics::with_database()),
         redis,
         clock,
         rng,

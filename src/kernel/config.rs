@@ -233,7 +233,7 @@ impl Default for Rates {
 }
 
 /// Logs.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `json` or `pretty`.
@@ -276,11 +276,13 @@ pub fn sources(command_defaults: &serde_json::Value, file: Option<&Path>, flags:
         Some(file) => figment.merge(Toml::file_exact(file)),
         None => figment.merge(Toml::file("rialto.toml")),
     };
-    figment.merge(Env::prefixed("RIALTO_").split("__")).merge(named("flag", flags))
+    // RIALTO_GATEWAY_… is for `rialto gateway`.
+    let environment = Env::prefixed("RIALTO_").filter(|key| !key.starts_with("gateway_")).split("__");
+    figment.merge(environment).merge(named("flag", flags))
 }
 
 /// A provider that `config print` can name.
-fn named<'a>(name: &'static str, values: &'a serde_json::Value) -> impl figment::Provider + 'a {
+pub fn named<'a>(name: &'static str, values: &'a serde_json::Value) -> impl figment::Provider + 'a {
     struct Named<'a>(&'static str, &'a serde_json::Value);
     impl figment::Provider for Named<'_> {
         fn metadata(&self) -> figment::Metadata {

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// The counters of this node.
+/// The counters of this process.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -50,17 +50,20 @@ impl Default for Metrics {
         registry.register("http_requests", "Requests by transport, method and status", requests.clone());
         registry.register("http_request_duration_seconds", "Time to the end of the answer's head", durations.clone());
         registry.register("connections_open", "Client connections", connections.clone());
-        registry.register("database_connections_open", "Connections to Postgres", database_connections.clone());
-        registry.register(
-            "database_connections_idle",
-            "Connections to Postgres that nobody uses",
-            database_idle_connections.clone(),
-        );
         Self { registry, requests, durations, connections, database_connections, database_idle_connections }
     }
 }
 
 impl Metrics {
+    /// Those of a node that has a database.
+    pub fn with_database() -> Self {
+        let mut metrics = Self::default();
+        let (open, idle) = (metrics.database_connections.clone(), metrics.database_idle_connections.clone());
+        metrics.registry.register("database_connections_open", "Connections to Postgres", open);
+        metrics.registry.register("database_connections_idle", "Connections to Postgres that nobody uses", idle);
+        metrics
+    }
+
     /// Counts a request. `method` is the contract's name or another from a fixed set, never what the client sent.
     pub fn request(&self, transport: &'static str, method: &'static str, status: u16, took: Duration) {
         self.requests.get_or_create(&RequestLabels { transport, method, status }).inc();

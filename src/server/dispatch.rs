@@ -13,112 +13,38 @@ use axum::Router;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use futures_util::FutureExt;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
-use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway, connect_error};
-use tonic::Status;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
+use super::ways::{self, Answering, Asked, Http};
 use super::{docs, openapi};
 use crate::domains::auth::Keys;
 use crate::gate::Gate;
 use crate::kernel::app::App;
-use crate::kernel::caller::{RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason, ReasonInfo};
 use crate::proto;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Answers of ours that browsers may read besides those of every gateway.
+const EXPOSED: [HeaderName; 1] = [HeaderName::from_static("idempotency-replayed")];
 
-/// Answers that browsers may read besides the safelisted headers.
-const EXPOSED: [HeaderName; 11] = [
-    HeaderName::from_static("grpc-status"),
-    HeaderName::from_static("grpc-message"),
-    HeaderName::from_static("grpc-status-details-bin"),
-    REQUEST_ID,
-    header::ALLOW,
-    HeaderName::from_static("accept-post"),
-    HeaderName::from_static("idempotency-replayed"),
-    HeaderName::from_static("ratelimit-limit"),
-    HeaderName::from_static("ratelimit-remaining"),
-    HeaderName::from_static("ratelimit-reset"),
-    header::RETRY_AFTER,
-];
-
-type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
-
-/// Everything behind the edge: the three ways in, each behind the flood guard.
-pub struct Http {
-    grpc: Answering,
-    grpc_web: Answering,
-    rest: Answering,
-    /// The same for pages of other origins.
-    rest_cors: Answering,
-    gateway: Gateway<Gate<Routes>>,
-}
-
-impl Http {
-    /// Puts the ways together.
-    pub fn new(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Self> {
-        let gateway = gateway(app, gate.clone())?;
-        let guard = flood::guard(app)?;
-        let protect = Protect { guard, errors: gateway.errors().clone() };
-        let cors = cors(&app.config.server.cors_origins)?;
-        // Pictures are compressed already; the gateway marks streams, which would sit in the compressor.
-        let whole =
-            |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| !headers.contains_key("x-accel-buffering");
-        let compression = CompressionLayer::new().compress_when(
-            SizeAbove::new(1024)
-                .and(NotForContentType::IMAGES)
-                .and(NotForContentType::const_new("application/octet-stream"))
-                .and(whole)
-                // Connect compresses the messages of its streams, not their bodies.
-                .and(NotForContentType::const_new("application/connect+")),
-        );
-        let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
-        let rest = compression.layer(protect.clone().around(rest));
-        let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
-        let grpc_web = protect.clone().around(GrpcWebLayer::new().layer(gate.clone()));
-        Ok(Self {
-            grpc: protect.around(gate),
-            grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
-            rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
-            rest: BoxCloneSyncService::new(rest),
-            gateway,
-        })
-    }
-
-    /// Is this a call in the Connect protocol?
-    pub fn is_connect<B>(&self, request: &Request<B>) -> bool {
-        self.gateway.is_connect(request)
-    }
-
-    /// Answers a request.
-    pub async fn call<B>(&self, request: Request<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<rialto_gateway::BoxError>,
-    {
-        let way = match transport(&request) {
-            Transport::Grpc => &self.grpc,
-            Transport::GrpcWeb => &self.grpc_web,
-            _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
-            _ => &self.rest,
-        };
-        let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
-        response
-    }
-}
-
-fn transport<B>(request: &Request<B>) -> Transport {
-    RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport)
+/// The ways in of this server, each behind the flood guard.
+pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Http> {
+    let gateway = gateway(app, gate.clone())?;
+    let guard = flood::guard(app)?;
+    let protect = Protect { guard, errors: gateway.errors().clone() };
+    let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
+    let rest = ways::compression().layer(protect.clone().around(rest));
+    let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
+    let grpc_web = protect.clone().around(GrpcWebLayer::new().layer(gate.clone()));
+    let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
+    Ok(Http::new(protect.around(gate), grpc_web, rest, cors, &gateway))
 }
 
 /// Refuses floods and survives panics, with errors of the client's own protocol.
@@ -137,9 +63,7 @@ impl Protect {
         let (mut guarded, errors) = (self.guard.layer(inner), self.errors);
         // Every service below is always ready, so none has to be cloned to be waited for.
         BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
-            let transport = transport(&request);
-            let id = request.headers().get(REQUEST_ID).cloned();
-            let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+            let asked = Asked::by(&request);
             let answer = guarded.call(request);
             let errors = errors.clone();
             async move {
@@ -153,18 +77,7 @@ impl Protect {
                         }
                     },
                 };
-                let status = Status::from(error);
-                Ok(match transport {
-                    Transport::Grpc => status.into_http(),
-                    Transport::GrpcWeb => {
-                        let mut response = status.into_http();
-                        let content_type = HeaderValue::from_static("application/grpc-web+proto");
-                        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-                        response
-                    }
-                    Transport::Connect => connect_error(&status, content_type.as_ref()),
-                    Transport::Rest => errors.render(&status, &id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
-                })
+                Ok(asked.error(&errors, &error.into()))
             }
         }))
     }
@@ -252,23 +165,6 @@ pub fn metrics_router(app: &App) -> Router {
         ([(header::CONTENT_TYPE, content_type)], app.metrics.text()).into_response()
     };
     Router::new().route("/metrics", get(metrics))
-}
-
-fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {
-    let origins = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().map(|origin| origin.parse()).collect::<Result<Vec<HeaderValue>, _>>()?)
-    };
-    let hour = Duration::from_secs(3600);
-    // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed. Headers are
-    // mirrored because `*` does not cover `authorization` (Fetch standard, CORS-preflight fetch).
-    Ok(CorsLayer::new()
-        .allow_origin(origins)
-        .allow_methods(AllowMethods::mirror_request())
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(EXPOSED)
-        .max_age(hour))
 }
 
 /// What browsers are told about answers that are not pages (OWASP REST Security Cheat Sheet).

@@ -11,26 +11,28 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 use tracing::Instrument;
 
-use super::dispatch::Http;
-use crate::kernel::app::App;
+use super::ways::{Http, REQUEST_ID};
 use crate::kernel::caller::{ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::Error;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::rng::Rng;
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A request that takes longer is logged as a warning.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Edge {
-    app: App,
     http: Http,
+    metrics: Arc<Metrics>,
+    /// How many reverse proxies in front append to `x-forwarded-for`.
+    trusted_proxies: usize,
     /// What the ids of this process's requests begin with, and how many there were.
     ids: String,
     made: AtomicU64,
@@ -38,9 +40,9 @@ pub struct Edge {
 
 impl Edge {
     /// The edge in front of everything.
-    pub fn new(app: &App, http: Http) -> Result<Arc<Self>, Error> {
-        let ids = format!("{:016x}", u64::from_be_bytes(app.rng.bytes()?));
-        Ok(Arc::new(Self { app: app.clone(), http, ids, made: AtomicU64::new(0) }))
+    pub fn new(http: Http, metrics: Arc<Metrics>, trusted_proxies: usize) -> Result<Arc<Self>, Error> {
+        let ids = format!("{:016x}", u64::from_be_bytes(Rng.bytes()?));
+        Ok(Arc::new(Self { http, metrics, trusted_proxies, ids, made: AtomicU64::new(0) }))
     }
 
     /// The edge of one connection.
@@ -50,22 +52,19 @@ impl Edge {
 
     async fn handle(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let transport = match transport(request.version(), request.headers()) {
-            Transport::Rest if self.http.is_connect(&request) => Transport::Connect,
-            transport => transport,
-        };
+        let transport = self.http.transport(&request);
         let id = self.request_id(request.headers());
-        let address = client_address(request.headers(), peer, self.app.config.server.trusted_proxies);
+        let address = client_address(request.headers(), peer, self.trusted_proxies);
         let (method, account) = (OnceLock::new(), OnceLock::new());
         let record = Arc::new(RequestRecord { id: id.into(), transport, method, account });
         let id = HeaderValue::from_str(&record.id).unwrap_or_else(|_| HeaderValue::from_static("-"));
-        request.headers_mut().insert(&REQUEST_ID, id.clone());
+        request.headers_mut().insert(REQUEST_ID, id.clone());
         request.extensions_mut().insert(Arc::clone(&record));
         request.extensions_mut().insert(ClientAddress(address));
 
         let span = tracing::info_span!("request", request_id = %record.id);
         let mut response = self.http.call(request).instrument(span.clone()).await;
-        response.headers_mut().insert(&REQUEST_ID, id);
+        response.headers_mut().insert(REQUEST_ID, id);
         let _in_span = span.enter();
         self.log(&record, address, &response, started.elapsed());
         response
@@ -74,7 +73,7 @@ impl Edge {
     /// The client's id for the request, if it is one that a log can bear, or a new one.
     fn request_id(&self, headers: &HeaderMap) -> String {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
         match given.filter(|id| (1..=64).contains(&id.len()) && id.chars().all(allowed)) {
             Some(id) => id.to_owned(),
             None => format!("{}{:x}", self.ids, self.made.fetch_add(1, Ordering::Relaxed)),
@@ -91,7 +90,7 @@ impl Edge {
             Transport::Grpc | Transport::GrpcWeb => grpc_status.parse().unwrap_or(2),
             Transport::Connect | Transport::Rest => http_status,
         };
-        self.app.metrics.request(transport, method, status, took);
+        self.metrics.request(transport, method, status, took);
         let account = record.account.get().map(tracing::field::display);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if took > SLOW {
@@ -99,17 +98,6 @@ impl Edge {
         } else {
             tracing::info!(transport, method, status, %address, account, micros, "request");
         }
-    }
-}
-
-/// As far as the content type tells; what is left may still be Connect.
-fn transport(version: Version, headers: &HeaderMap) -> Transport {
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    match content_type.strip_prefix(b"application/grpc") {
-        Some(rest) if rest.starts_with(b"-web") => Transport::GrpcWeb,
-        // gRPC needs trailers, which clients of HTTP/1.1 don't read.
-        Some(b"" | [b'+' | b';', ..]) if version == Version::HTTP_2 => Transport::Grpc,
-        _ => Transport::Rest,
     }
 }
 
@@ -223,19 +211,5 @@ mod tests {
         assert_eq!(seen(1), "10.0.0.1");
         assert_eq!(seen(2), "1.2.3.4");
         assert_eq!(seen(9), "10.0.0.9");
-    }
-
-    #[test]
-    fn the_content_type_tells_the_transport() {
-        let of = |value: &'static str| {
-            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
-            transport(Version::HTTP_2, &headers)
-        };
-        assert_eq!(of("application/grpc"), Transport::Grpc);
-        assert_eq!(of("application/grpc+proto"), Transport::Grpc);
-        assert_eq!(of("application/grpc-web-text+proto"), Transport::GrpcWeb);
-        assert_eq!(of("application/grpcx"), Transport::Rest);
-        assert_eq!(of("application/json"), Transport::Rest);
-        assert_eq!(transport(Version::HTTP_2, &HeaderMap::new()), Transport::Rest);
     }
 }

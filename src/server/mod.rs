@@ -2,26 +2,26 @@
 
 mod dispatch;
 mod docs;
-mod edge;
 mod flood;
 mod health;
-mod listener;
+mod socket;
 
 pub mod doctor;
+pub(crate) mod edge;
+pub(crate) mod listener;
 pub mod openapi;
+pub(crate) mod ways;
 pub mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
+use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
 use crate::gate::Gate;
@@ -40,9 +40,7 @@ pub struct Server {
     pub ops_address: Option<SocketAddr>,
     /// Its shared state.
     pub app: App,
-    connections: TaskTracker,
-    /// Ends connections that did not end by themselves.
-    abort: CancellationToken,
+    port: Port,
 }
 
 impl Server {
@@ -61,13 +59,13 @@ impl Server {
         let services = services(&app, &keys, &sessions)?.add_service(health_service);
         let services = if app.config.server.reflection { reflection(services)? } else { services };
         let gate = Gate::new(services.prepare(), app.clone(), sessions);
-        let edge = edge::Edge::new(&app, dispatch::Http::new(&app, gate, &keys, health)?)?;
+        let http = dispatch::http(&app, gate, &keys, health)?;
+        let edge = edge::Edge::new(http, Arc::clone(&app.metrics), app.config.server.trusted_proxies)?;
 
-        let connections = TaskTracker::new();
-        let abort = CancellationToken::new();
         let address = listener.local_addr()?;
         let ops_address = ops_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        tokio::spawn(listener::run(listener, app.clone(), edge, connections.clone(), abort.clone()));
+        let limits = (&app.config.server).into();
+        let port = Port::serve(listener, limits, edge, Arc::clone(&app.metrics), app.stopping.clone());
         if let Some(listener) = ops_listener {
             let stopping = app.stopping.clone();
             let router = dispatch::metrics_router(&app);
@@ -78,20 +76,13 @@ impl Server {
                 }
             });
         }
-        Ok(Self { address, ops_address, app, connections, abort })
+        Ok(Self { address, ops_address, app, port })
     }
 
     /// Stops: takes no more connections, ends streams with a status that asks clients to connect again, lets calls that
     /// run finish, and ends what is left at the deadline.
     pub async fn stop(self) {
-        self.app.stopping.cancel();
-        self.connections.close();
-        let grace = Duration::from_secs(self.app.config.server.shutdown_seconds);
-        if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "some connections did not end in time");
-            self.abort.cancel();
-            self.connections.wait().await;
-        }
+        self.port.stop().await;
     }
 }
 
@@ -105,10 +96,6 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{address} can't be listened on"))
 }
 
 /// The services of every domain, with their limits.

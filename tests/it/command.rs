@@ -11,15 +11,16 @@ use tokio::process::{Child, Command};
 
 use crate::harness::{World, number, soon};
 
-fn rialto(arguments: &[&str]) -> Command {
+/// The command, with nothing of the machine's own configuration.
+pub fn rialto(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rialto"));
-    // Nothing of the machine's own configuration.
     command.args(arguments).env_clear().env("PATH", std::env::var("PATH").unwrap()).kill_on_drop(true);
     command.current_dir(std::env::temp_dir()).stdin(Stdio::null());
     command
 }
 
-async fn output(command: &mut Command) -> (bool, String, String) {
+/// Whether it succeeded, and what it said.
+pub async fn output(command: &mut Command) -> (bool, String, String) {
     let output = soon(command.output()).await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.success(), text(output.stdout), text(output.stderr))

@@ -13,4 +13,5 @@ mod limits;
 mod live;
 mod messaging;
 mod nodes;
+mod proxy;
 mod web;

@@ -1,0 +1,206 @@
+//! The three ways in of a port: gRPC, gRPC-Web, and everything else, which is the gateway's. Shared by the server and by the gateway
+//! that runs alone.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
+use rialto_gateway::{ErrorRenderer, Gateway, connect_error};
+use tonic::Status;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceExt};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use crate::kernel::caller::{RequestRecord, Transport};
+
+/// Under which a request is logged, here and upstream.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers that browsers may read besides the safelisted headers.
+const EXPOSED: [HeaderName; 10] = [
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
+    REQUEST_ID,
+    header::ALLOW,
+    HeaderName::from_static("accept-post"),
+    HeaderName::from_static("ratelimit-limit"),
+    HeaderName::from_static("ratelimit-remaining"),
+    HeaderName::from_static("ratelimit-reset"),
+    header::RETRY_AFTER,
+];
+
+/// A service that always answers.
+pub type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Everything behind the edge: the three ways in.
+pub struct Http {
+    grpc: Answering,
+    grpc_web: Answering,
+    rest: Answering,
+    /// The same for pages of other origins.
+    rest_cors: Answering,
+    is_connect: Box<dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync>,
+}
+
+impl Http {
+    /// Puts the ways together; CORS goes in front of those that browsers take. The gateway, which is behind `rest`, tells
+    /// which requests are Connect's.
+    pub fn new<R, U>(grpc: Answering, grpc_web: Answering, rest: R, cors: CorsLayer, gateway: &Gateway<U>) -> Self
+    where
+        U: Clone + Send + Sync + 'static,
+        R: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        R::Future: Send + 'static,
+    {
+        Self {
+            grpc,
+            grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
+            rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
+            rest: BoxCloneSyncService::new(rest),
+            is_connect: Box::new({
+                let gateway = gateway.clone();
+                move |method, uri, headers| gateway.is_connect(method, uri, headers)
+            }),
+        }
+    }
+
+    /// How a request comes in.
+    pub fn transport<B>(&self, request: &Request<B>) -> Transport {
+        match by_content_type(request.version(), request.headers()) {
+            Transport::Rest if (self.is_connect)(request.method(), request.uri(), request.headers()) => {
+                Transport::Connect
+            }
+            transport => transport,
+        }
+    }
+
+    /// Answers a request.
+    pub async fn call<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<rialto_gateway::BoxError>,
+    {
+        let way = match transport(&request) {
+            Transport::Grpc => &self.grpc,
+            Transport::GrpcWeb => &self.grpc_web,
+            _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
+            _ => &self.rest,
+        };
+        let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
+        response
+    }
+}
+
+/// As far as the content type tells; what is left may still be Connect.
+fn by_content_type(version: Version, headers: &HeaderMap) -> Transport {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    match content_type.strip_prefix(b"application/grpc") {
+        Some(rest) if rest.starts_with(b"-web") => Transport::GrpcWeb,
+        // gRPC needs trailers, which clients of HTTP/1.1 don't read.
+        Some(b"" | [b'+' | b';', ..]) if version == Version::HTTP_2 => Transport::Grpc,
+        _ => Transport::Rest,
+    }
+}
+
+/// As the edge has noted it.
+fn transport<B>(request: &Request<B>) -> Transport {
+    RequestRecord::of(request.extensions()).map_or(Transport::Rest, |record| record.transport)
+}
+
+/// What the form of an error depends on.
+pub struct Asked {
+    transport: Transport,
+    request_id: Option<HeaderValue>,
+    accept: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
+}
+
+impl Asked {
+    /// Noted before the request goes on.
+    pub fn by<B>(request: &Request<B>) -> Self {
+        let header = |name| request.headers().get(name).cloned();
+        Self {
+            transport: transport(request),
+            request_id: header(REQUEST_ID),
+            accept: header(header::ACCEPT),
+            content_type: header(header::CONTENT_TYPE),
+        }
+    }
+
+    /// An error in the client's own protocol.
+    pub fn error(self, errors: &ErrorRenderer, status: &Status) -> Response<Body> {
+        match self.transport {
+            Transport::Grpc => status.clone().into_http(),
+            Transport::GrpcWeb => {
+                let mut response = status.clone().into_http();
+                let content_type = HeaderValue::from_static("application/grpc-web+proto");
+                response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+                response
+            }
+            Transport::Connect => connect_error(status, self.content_type.as_ref()),
+            Transport::Rest => {
+                let headers = [(REQUEST_ID, self.request_id), (header::ACCEPT, self.accept)];
+                let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                errors.render(status, &headers.collect())
+            }
+        }
+    }
+}
+
+/// Compresses what is worth it, and no stream, whose messages must not wait for each other.
+pub fn compression() -> CompressionLayer<impl Predicate> {
+    // The gateway marks streams for proxies; Connect compresses the messages of its streams, not their bodies.
+    let whole =
+        |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| !headers.contains_key("x-accel-buffering");
+    CompressionLayer::new().compress_when(
+        SizeAbove::new(1024)
+            .and(NotForContentType::IMAGES)
+            .and(NotForContentType::const_new("application/octet-stream"))
+            .and(NotForContentType::const_new("application/connect+"))
+            .and(whole),
+    )
+}
+
+/// CORS for pages of these origins (`*`: of any), which may read `exposed` headers besides the usual ones.
+pub fn cors(origins: &[String], exposed: impl IntoIterator<Item = HeaderName>) -> anyhow::Result<CorsLayer> {
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let parse = |origin: &String| origin.parse().with_context(|| format!("server.cors_origins: {origin:?}"));
+        AllowOrigin::list(origins.iter().map(parse).collect::<anyhow::Result<Vec<HeaderValue>>>()?)
+    };
+    let hour = Duration::from_secs(3600);
+    // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed. Headers are
+    // mirrored because `*` does not cover `authorization` (Fetch standard, CORS-preflight fetch).
+    Ok(CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(EXPOSED.into_iter().chain(exposed).collect::<Vec<_>>())
+        .max_age(hour))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_type_tells_the_transport() {
+        let of = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
+            by_content_type(Version::HTTP_2, &headers)
+        };
+        assert_eq!(of("application/grpc"), Transport::Grpc);
+        assert_eq!(of("application/grpc+proto"), Transport::Grpc);
+        assert_eq!(of("application/grpc-web-text+proto"), Transport::GrpcWeb);
+        assert_eq!(of("application/grpcx"), Transport::Rest);
+        assert_eq!(of("application/json"), Transport::Rest);
+        assert_eq!(by_content_type(Version::HTTP_2, &HeaderMap::new()), Transport::Rest);
+    }
+}
