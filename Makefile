@@ -3,10 +3,10 @@
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench fmt clean
+.PHONY: help run test lint bench bench-gateway fmt clean
 
 help: ## list what there is to do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## install what is missing, build, and serve with a private PostgreSQL and Redis
 	@scripts/run.sh $(ARGS)
@@ -17,8 +17,11 @@ test: ## install what is missing, and run every test
 lint: ## format, clippy, the contract, the migrations
 	@scripts/lint.sh
 
-bench: ## measure, side by side with references
+bench: ## measure the server, side by side with references
 	@scripts/bench.sh $(ARGS)
+
+bench-gateway: ## measure the gateway, side by side with Envoy, fastify, NestJS and others
+	@scripts/bench-gateway.sh $(ARGS)
 
 fmt: ## format the code and the contract
 	@scripts/fmt.sh

@@ -50,28 +50,28 @@ impl Service<Request<Body>> for Http2 {
     }
 }
 
-/// An HTTP/1.1 connection that is kept alive, with a token.
+/// An HTTP/1.1 connection that is kept alive, perhaps with a token.
 pub struct Http1 {
     sender: http1::SendRequest<Empty<Bytes>>,
     host: HeaderValue,
-    authorization: HeaderValue,
+    authorization: Option<HeaderValue>,
 }
 
 impl Http1 {
     /// Connects.
-    pub async fn connect(address: SocketAddr, authorization: &MetadataValue<Ascii>) -> Result<Self> {
+    pub async fn connect(address: SocketAddr, authorization: Option<&MetadataValue<Ascii>>) -> Result<Self> {
         let (sender, connection) = http1::handshake(open(address).await?).await.context("the HTTP/1.1 handshake")?;
         tokio::spawn(connection);
-        let authorization = HeaderValue::from_bytes(authorization.as_encoded_bytes())?;
+        let authorization = authorization.map(|token| HeaderValue::from_bytes(token.as_encoded_bytes())).transpose()?;
         Ok(Self { sender, host: HeaderValue::try_from(address.to_string())?, authorization })
     }
 
     /// Gets a path; anything but 200 is an error.
     pub async fn get(&mut self, path: &'static str) -> Result<Bytes> {
-        let request = Request::get(Uri::from_static(path))
-            .header(header::HOST, &self.host)
-            .header(header::AUTHORIZATION, &self.authorization)
-            .body(Empty::new())?;
+        let mut request = Request::get(Uri::from_static(path)).header(header::HOST, &self.host).body(Empty::new())?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();

@@ -19,6 +19,7 @@ use crate::hello::contract::hello_service_client::HelloServiceClient;
 use crate::load::{Sample, Subjects, closed_loop};
 use crate::pgbench::{Pgbench, TEXT};
 use crate::process::Server;
+use crate::report::{Comparison, Measured, cpu, rate, ratios};
 use crate::world::{Account, World};
 
 /// A kind of load.
@@ -70,6 +71,21 @@ pub const TARGETS: [Target; 4] = [
     Target { subject: Leg::Send, reference: Leg::Pgbench, ratio: 0.9 },
 ];
 
+/// What was measured, held against the promises.
+pub fn comparisons(legs: &[Leg], measured: &[Measured]) -> Vec<Comparison> {
+    let find = |leg| legs.iter().zip(measured).find(|(own, _)| **own == leg).map(|(_, measured)| measured);
+    let compare = |target: &Target| {
+        let (subject, reference) = (find(target.subject)?, find(target.reference)?);
+        Some(Comparison {
+            target: format!("{} : {}", subject.title, reference.title),
+            ratios: ratios(&subject.figures(rate), &reference.figures(rate)),
+            wanted: Some(target.ratio),
+            otherwise: ratios(&reference.figures(cpu), &subject.figures(cpu)),
+        })
+    };
+    TARGETS.iter().filter_map(compare).collect()
+}
+
 /// Puts the load on.
 pub struct Load<'a> {
     flags: &'a Flags,
@@ -118,7 +134,7 @@ impl<'a> Load<'a> {
     }
 
     async fn get_me_over_rest(&self, wall: Duration) -> Result<Sample> {
-        let connect = |index| Http1::connect(self.world.rialto.address, &self.account(index).authorization);
+        let connect = |index| Http1::connect(self.world.rialto.address, Some(&self.account(index).authorization));
         let connections = try_join_all((0..self.flags.in_flight).map(connect)).await?;
         let callers = connections.into_iter().map(|mut connection| {
             async move || {
@@ -160,7 +176,7 @@ impl<'a> Load<'a> {
             accounts: *accounts,
             conversations: *conversations,
         };
-        pgbench.run(wall, Subjects { server: None, database: self.world.postgres()? }).await
+        pgbench.run(wall, Subjects { database: Some(self.world.postgres()?), ..Subjects::default() }).await
     }
 
     async fn connect(&self, address: SocketAddr, connections: usize) -> Result<Vec<Http2>> {
@@ -177,7 +193,7 @@ impl<'a> Load<'a> {
     }
 
     fn subjects(&self, server: &Server) -> Result<Subjects> {
-        Ok(Subjects { server: Some(server.pid()), database: self.world.postgres()? })
+        Ok(Subjects { server: Some(server.pid()), database: Some(self.world.postgres()?), ..Subjects::default() })
     }
 }
 

@@ -1,9 +1,11 @@
 //! The load generator: callers that each make one call after the other, and what was measured meanwhile.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use tokio::sync::mpsc;
 
 use crate::process::{Pid, load_generator};
 
@@ -11,12 +13,14 @@ use crate::process::{Pid, load_generator};
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Whose CPU time is measured.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Subjects {
     /// The server that answers; none where the load goes to Postgres.
     pub server: Option<Pid>,
-    /// Postgres.
-    pub database: Pid,
+    /// Postgres, where the server has one.
+    pub database: Option<Pid>,
+    /// What else runs on the load generator's core: what a proxy stands in front of.
+    pub beside: Option<Pid>,
 }
 
 /// What came out of one leg of one round.
@@ -34,7 +38,7 @@ pub struct Sample {
     pub database_cpu: Duration,
     /// How busy the server and Postgres kept their core, from 0 to 1.
     pub server_core: f64,
-    /// How busy the load generator kept its core, from 0 to 1.
+    /// How busy the load generator, and what a proxy stands in front of, kept their core, from 0 to 1.
     pub load_core: f64,
 }
 
@@ -48,9 +52,9 @@ struct Usage {
 impl Subjects {
     fn usage(self) -> Result<Usage> {
         Ok(Usage {
-            server: self.server.map_or(Ok(Duration::ZERO), |pid| pid.cpu())?,
-            database: self.database.family_cpu()?,
-            load: load_generator().cpu()?,
+            server: self.server.map_or(Ok(Duration::ZERO), Pid::cpu)?,
+            database: self.database.map_or(Ok(Duration::ZERO), Pid::family_cpu)?,
+            load: load_generator().cpu()? + self.beside.map_or(Ok(Duration::ZERO), Pid::cpu)?,
         })
     }
 
@@ -93,28 +97,87 @@ pub async fn closed_loop<C: AsyncFnMut() -> Result<()>>(
     wall: Duration,
     subjects: Subjects,
 ) -> Result<Sample> {
-    let begin = Instant::now() + SETTLE;
-    let end = begin + wall;
+    let window = Window::after_settling(wall);
     let callers = callers.into_iter().map(|mut call| async move {
         let mut latencies = Vec::new();
         loop {
             let started = Instant::now();
             call().await?;
             let now = Instant::now();
-            if now >= end {
+            if now >= window.end {
                 return anyhow::Ok(latencies);
             }
-            if now >= begin {
+            if now >= window.begin {
                 latencies.push(now - started);
             }
         }
     });
-    let meter = async {
-        tokio::time::sleep_until(begin.into()).await;
-        let before = subjects.usage()?;
-        tokio::time::sleep_until(end.into()).await;
-        anyhow::Ok((before, subjects.usage()?))
-    };
-    let (latencies, (before, after)) = tokio::try_join!(try_join_all(callers), meter)?;
+    let (latencies, (before, after)) = tokio::try_join!(try_join_all(callers), window.usage(subjects))?;
     Ok(Sample::new(latencies.concat(), wall, &before, &after))
+}
+
+/// Offers so many calls a second, evenly, however fast they are answered, and measures for so long. The callers take turns.
+/// A call takes as long as from when it was due, so that a slow answer also counts for those that waited for it.
+pub async fn open_loop<C: AsyncFnMut() -> Result<()>>(
+    callers: impl IntoIterator<Item = C>,
+    rate: f64,
+    wall: Duration,
+    subjects: Subjects,
+) -> Result<Sample> {
+    let window = Window::after_settling(wall);
+    let (turns, callers): (Vec<_>, Vec<_>) = callers
+        .into_iter()
+        .map(|mut call| {
+            let (turn, mut due) = mpsc::unbounded_channel::<Instant>();
+            let caller = async move {
+                let mut latencies = Vec::new();
+                while let Some(due) = due.recv().await {
+                    call().await?;
+                    if due >= window.begin {
+                        latencies.push(due.elapsed());
+                    }
+                }
+                anyhow::Ok(latencies)
+            };
+            (turn, caller)
+        })
+        .unzip();
+    // On a thread of its own: tokio's timers are a millisecond coarse.
+    let pacer = thread::spawn(move || {
+        let period = Duration::from_secs_f64(1.0 / rate);
+        let mut due = Instant::now();
+        for turn in turns.iter().cycle() {
+            due += period;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            // A caller that is gone has failed, and says so itself.
+            if due >= window.end || turn.send(due).is_err() {
+                return;
+            }
+        }
+    });
+    let (latencies, (before, after)) = tokio::try_join!(try_join_all(callers), window.usage(subjects))?;
+    ensure!(pacer.join().is_ok(), "the pacer panicked");
+    Ok(Sample::new(latencies.concat(), wall, &before, &after))
+}
+
+/// When is counted.
+#[derive(Clone, Copy)]
+struct Window {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Window {
+    fn after_settling(wall: Duration) -> Self {
+        let begin = Instant::now() + SETTLE;
+        Self { begin, end: begin + wall }
+    }
+
+    /// The CPU time that had been used at its begin and at its end.
+    async fn usage(self, subjects: Subjects) -> Result<(Usage, Usage)> {
+        tokio::time::sleep_until(self.begin.into()).await;
+        let before = subjects.usage()?;
+        tokio::time::sleep_until(self.end.into()).await;
+        Ok((before, subjects.usage()?))
+    }
 }

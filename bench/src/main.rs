@@ -1,6 +1,7 @@
 //! Measures Rialto side by side with references, in one run. README.md says what is measured and how to read it.
 
 mod client;
+mod gateway;
 mod hello;
 mod legs;
 mod load;
@@ -9,12 +10,11 @@ mod process;
 mod report;
 mod world;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,21 +28,21 @@ use world::World;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Where `--record` writes, from the root of the repository.
-const RESULTS: &str = "bench/RESULTS.md";
 const WARM_UP: Duration = Duration::from_secs(2);
 
 #[derive(Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    reference: Option<Reference>,
+    command: Option<Command>,
     #[command(flatten)]
     flags: Flags,
 }
 
 #[derive(Subcommand)]
-enum Reference {
+enum Command {
+    /// Measure the gateway instead of the server.
+    Gateway(gateway::Flags),
     /// Serve as the reference for gRPC. The bench starts this by itself.
     Hello {
         /// Where to listen.
@@ -51,6 +51,21 @@ enum Reference {
         /// How large answers are.
         #[arg(long)]
         bytes: usize,
+    },
+    /// Serve orders, over gRPC and, with the gateway in process, over REST. The bench starts this by itself.
+    Orders {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Stand as a gateway before a server of orders. The bench starts this by itself.
+    Proxy {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The URL of that server.
+        #[arg(long)]
+        upstream: tonic::transport::Uri,
     },
 }
 
@@ -99,16 +114,20 @@ struct Flags {
 }
 
 fn main() -> Result<()> {
-    let Cli { reference, mut flags } = Cli::parse();
-    if let Some(Reference::Hello { listen, bytes }) = reference {
-        // As the server's own runtime is built.
-        return Builder::new_multi_thread().enable_all().build()?.block_on(hello::serve(listen, bytes));
+    let Cli { command, flags } = Cli::parse();
+    // As the server's own runtime is built.
+    let serve = || Builder::new_multi_thread().enable_all().build();
+    match command {
+        Some(Command::Hello { listen, bytes }) => serve()?.block_on(hello::serve(listen, bytes)),
+        Some(Command::Orders { listen }) => serve()?.block_on(gateway::orders::serve(listen)),
+        Some(Command::Proxy { listen, upstream }) => serve()?.block_on(gateway::proxy::serve(listen, upstream)),
+        Some(Command::Gateway(flags)) => run(async |cores| gateway::measure(flags, cores).await),
+        None => run(async |cores| measure(flags, cores).await),
     }
-    if flags.quick {
-        (flags.rounds, flags.seconds) = (3, 1);
-    }
-    ensure!(flags.rounds.min(flags.connections).min(flags.conversations) > 0, "there must be at least one of each");
-    ensure!(flags.accounts > 1, "a conversation needs two accounts");
+}
+
+/// Measures, on a core, until that is done or somebody wants it to end.
+fn run(measure: impl AsyncFnOnce(Cores) -> Result<()>) -> Result<()> {
     ensure!(!cfg!(debug_assertions), "only optimised builds are worth measuring: cargo build --release");
     // Before there is a second thread.
     let cores = Cores::take()?;
@@ -116,39 +135,59 @@ fn main() -> Result<()> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         // What was started is stopped when it is dropped.
         tokio::select! {
-            result = measure(&flags, cores) => result,
+            result = measure(cores) => result,
             _ = interrupt.recv() => anyhow::bail!("interrupted"),
             _ = terminate.recv() => anyhow::bail!("terminated"),
         }
     })
 }
 
-async fn measure(flags: &Flags, cores: Cores) -> Result<()> {
-    let load_before = fs::read_to_string("/proc/loadavg").context("reading /proc/loadavg")?;
-    let load_before = load_before.split(' ').take(3).collect::<Vec<_>>().join(" ");
-    let world = World::start(flags, cores).await?;
-    let load = Load::new(flags, &world);
+async fn measure(mut flags: Flags, cores: Cores) -> Result<()> {
+    if flags.quick {
+        (flags.rounds, flags.seconds) = (3, 1);
+    }
+    ensure!(flags.rounds.min(flags.connections).min(flags.conversations) > 0, "there must be at least one of each");
+    ensure!(flags.accounts > 1, "a conversation needs two accounts");
+    let load_before = report::load_average()?;
+    let world = World::start(&flags, cores).await?;
+    let load = Load::new(&flags, &world);
     let legs = if flags.leg.is_empty() { <Leg as clap::ValueEnum>::value_variants() } else { &flags.leg };
     eprintln!("warming up…");
     for leg in legs {
         load.run(*leg, WARM_UP).await?;
     }
-    let mut measured: Vec<_> = legs.iter().map(|leg| Measured { leg: *leg, samples: Vec::new() }).collect();
+    let mut measured: Vec<_> =
+        legs.iter().map(|leg| Measured { title: leg.title().to_owned(), samples: Vec::new() }).collect();
     for round in 1..=flags.rounds {
-        for Measured { leg, samples } in &mut measured {
-            let sample = load.run(*leg, Duration::from_secs(flags.seconds)).await?;
-            eprintln!("round {round}/{}: {}: {:.0} calls/s", flags.rounds, leg.title(), sample.rate);
+        for index in report::order(round, legs.len()) {
+            let (leg, Measured { title, samples }) = (legs[index], &mut measured[index]);
+            let sample = load.run(leg, Duration::from_secs(flags.seconds)).await?;
+            eprintln!("round {round}/{}: {title}: {:.0} calls/s", flags.rounds, sample.rate);
             samples.push(sample);
         }
-        // The other way round the next time, so that no leg always follows the same one.
-        measured.reverse();
     }
-    measured.sort_by_key(|measured| legs.iter().position(|leg| *leg == measured.leg));
-    let tables = report::tables(&measured);
+    let tables = format!(
+        "{}\n{}",
+        report::loads(&measured, true),
+        report::comparisons(&legs::comparisons(legs, &measured), "ratio by CPU"),
+    );
     println!("{tables}");
     if flags.record {
-        fs::write(RESULTS, report::document(flags, &tables, &load_before))
-            .with_context(|| format!("writing {RESULTS}"))?;
+        let header = circumstances(&flags, &load_before);
+        report::record("The server", &format!("{header}\n{tables}"))?;
     }
     Ok(())
+}
+
+fn circumstances(flags: &Flags, load_before: &str) -> String {
+    let redis = report::output_of(&["redis-server", "--version"]);
+    let redis = redis.split(' ').find_map(|word| word.strip_prefix("v=")).unwrap_or("?");
+    let postgres = report::output_of(&[&flags.pgbench.to_string_lossy(), "--version"]);
+    let Flags { rounds, seconds, in_flight, connections, senders, accounts, conversations, log_filter, .. } = flags;
+    let run = format!(
+        "{rounds} rounds of {seconds} s a load; {in_flight} calls in flight over \
+         {connections} connections (REST: a connection each); {senders} senders, {conversations} conversations, \
+         {accounts} accounts; log filter `{log_filter}`"
+    );
+    report::circumstances(&[postgres, format!("Redis {redis}")], &run, load_before)
 }

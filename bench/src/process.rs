@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -48,6 +48,14 @@ fn pin(core: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("moving to core {core}"))
 }
 
+/// Lets this process, and those that it starts, open as many files as the system allows. Returns how many that is.
+pub fn raise_open_files() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .context("raising the limit of open files")?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
 /// A process.
 #[derive(Clone, Copy)]
 pub struct Pid(u32);
@@ -76,6 +84,15 @@ impl Pid {
         let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let children = pids.filter_map(Stat::of).filter(|stat| stat.parent == self.0);
         Ok(self.cpu()? + children.map(|stat| stat.cpu()).sum::<Duration>())
+    }
+
+    /// The memory that it holds, in bytes.
+    pub fn resident(self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0));
+        let status = status.with_context(|| format!("process {} is not there", self.0))?;
+        let kibibytes =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        kibibytes.map(|kibibytes: u64| kibibytes << 10).context("no VmRSS")
     }
 }
 
