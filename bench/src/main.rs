@@ -58,15 +58,6 @@ enum Command {
         #[arg(long)]
         listen: SocketAddr,
     },
-    /// Stand as a gateway before a server of orders. The bench starts this by itself.
-    Proxy {
-        /// Where to listen.
-        #[arg(long)]
-        listen: SocketAddr,
-        /// The URL of that server.
-        #[arg(long)]
-        upstream: tonic::transport::Uri,
-    },
 }
 
 /// How to measure.
@@ -120,7 +111,6 @@ fn main() -> Result<()> {
     match command {
         Some(Command::Hello { listen, bytes }) => serve()?.block_on(hello::serve(listen, bytes)),
         Some(Command::Orders { listen }) => serve()?.block_on(gateway::orders::serve(listen)),
-        Some(Command::Proxy { listen, upstream }) => serve()?.block_on(gateway::proxy::serve(listen, upstream)),
         Some(Command::Gateway(flags)) => run(async |cores| gateway::measure(flags, cores).await),
         None => run(async |cores| measure(flags, cores).await),
     }

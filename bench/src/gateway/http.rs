@@ -73,7 +73,7 @@ impl Bench {
         let folder = tempfile::tempdir()?;
         // Beside the load generator: the proxy has its core for itself.
         let upstream = peers::start_orders()?;
-        let (gateway, command) =
+        let gateway =
             self.cores.on_server(|| peers::start_gateway(self.flags.rialto.as_deref(), folder.path(), &upstream))?;
         let envoy = self.cores.on_server(|| peers::start_envoy(&program, folder.path(), &upstream))?;
         let proxies = [("gateway", &gateway), ("Envoy", &envoy)];
@@ -127,7 +127,7 @@ impl Bench {
         });
         let [ours, theirs] = [ours, theirs].map(|memory| report::Spread::of(&memory).median);
         let text = format!(
-            "{}\nThe gateway is `{command}`. Resident memory after the load: gateway {ours:.1} MiB, Envoy {theirs:.1} MiB.\n",
+            "{}\nThe gateway is `rialto gateway`. Resident memory after the load: gateway {ours:.1} MiB, Envoy {theirs:.1} MiB.\n",
             tables(&measured, &compared),
         );
         Ok(Section { text, versions: vec![peers::envoy_version(&program)] })

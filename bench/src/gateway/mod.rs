@@ -7,7 +7,6 @@ mod http;
 mod listener;
 pub mod orders;
 mod peers;
-pub mod proxy;
 mod streams;
 
 use std::path::PathBuf;

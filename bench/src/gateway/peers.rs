@@ -52,33 +52,22 @@ pub fn envoy_version(program: &Path) -> String {
     format!("Envoy {}", version.split('/').nth(1).unwrap_or("?"))
 }
 
-/// Our gateway before a server of orders: `rialto gateway` where the server has that command, else this program's own.
-pub fn start_gateway(rialto: Option<&Path>, folder: &Path, upstream: &Server) -> Result<(Server, &'static str)> {
+/// `rialto gateway` before a server of orders.
+pub fn start_gateway(rialto: Option<&Path>, folder: &Path, upstream: &Server) -> Result<Server> {
     let ourselves = std::env::current_exe().context("finding this program")?;
     let rialto = rialto.map_or_else(|| ourselves.with_file_name("rialto"), Path::to_owned);
-    let url = format!("http://{}", upstream.address);
-    let help = Command::new(&rialto).args(["gateway", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if help.is_ok_and(|status| status.success()) {
-        let descriptors = descriptors(folder)?;
-        let server = Server::start(|address| {
-            let mut gateway = Command::new(&rialto);
-            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RIALTO_")) {
-                gateway.env_remove(name);
-            }
-            gateway.arg("gateway").arg("--descriptor-set").arg(&descriptors).args(["--upstream", &url]);
-            gateway.args(["--listen", &address.to_string()]);
-            // Envoy's access log is off, too.
-            gateway.env("RIALTO_GATEWAY_LOG__FILTER", "warn").stdout(Stdio::null());
-            Ok(gateway)
-        })?;
-        return Ok((server, "rialto gateway"));
-    }
-    let server = Server::start(|address| {
-        let mut proxy = Command::new(&ourselves);
-        proxy.args(["proxy", "--listen", &address.to_string(), "--upstream", &url]);
-        Ok(proxy)
-    })?;
-    Ok((server, "rialto-bench proxy"))
+    let (url, descriptors) = (format!("http://{}", upstream.address), descriptors(folder)?);
+    Server::start(|address| {
+        let mut gateway = Command::new(&rialto);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RIALTO_")) {
+            gateway.env_remove(name);
+        }
+        gateway.arg("gateway").arg("--descriptor-set").arg(&descriptors).args(["--upstream", &url]);
+        gateway.args(["--listen", &address.to_string()]);
+        // Envoy's access log is off, too.
+        gateway.env("RIALTO_GATEWAY_LOG__FILTER", "warn").stdout(Stdio::null());
+        Ok(gateway)
+    })
 }
 
 /// Orders over gRPC, and over REST with the gateway in process.
