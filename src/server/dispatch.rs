@@ -13,7 +13,7 @@ use axum::Router;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use tonic::Status;
 use tonic::body::Body;
@@ -26,9 +26,9 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
+use super::docs;
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
-use super::{docs, openapi};
 use crate::domains::auth::Keys;
 use crate::gate::Gate;
 use crate::kernel::app::App;
@@ -73,7 +73,8 @@ impl Http {
         let compression = CompressionLayer::new().compress_when(
             SizeAbove::new(1024)
                 .and(NotForContentType::const_new("text/event-stream"))
-                .and(NotForContentType::const_new("application/x-ndjson")),
+                .and(NotForContentType::const_new("application/x-ndjson"))
+                .and(docs::Settled::isnt),
         );
         let patience = Duration::from_secs(app.config.server.body_timeout_seconds);
         let rest = Rest { pages: pages(app, keys, health)?, gateway };
@@ -169,9 +170,8 @@ struct Rest {
     gateway: Gateway<Gate<Routes>>,
 }
 
-/// The paths of [`pages`].
-const PAGES: [&str; 8] =
-    ["/", "/health", "/ready", "/metrics", "/docs", "/api-docs", "/openapi.json", "/.well-known/jwks.json"];
+/// The paths of [`pages`], besides those of [`docs`].
+const PAGES: [&str; 5] = ["/", "/health", "/ready", "/metrics", "/.well-known/jwks.json"];
 
 impl Service<Request<Body>> for Rest {
     type Response = Response<Body>;
@@ -183,7 +183,8 @@ impl Service<Request<Body>> for Rest {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if PAGES.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if PAGES.contains(&path) || docs::PATHS.contains(&path) {
             let pages = self.pages.clone();
             return Box::pin(async move { Ok(pages.oneshot(request).await?.map(Body::new)) });
         }
@@ -211,21 +212,17 @@ fn gateway(app: &App, gate: Gate<Routes>) -> anyhow::Result<Gateway<Gate<Routes>
 }
 
 fn pages(app: &App, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Router> {
-    let document = openapi::document()?;
-    let html = docs::page(&document);
-    let openapi = serde_json::to_string(&document)?;
     let jwks = keys.jwks.to_string();
     let json = |text: String| move || async move { ([(header::CONTENT_TYPE, "application/json")], text.clone()) };
-    let docs = move || async move { ([(header::CONTENT_SECURITY_POLICY, docs::POLICY)], axum::response::Html(html)) };
     let ready = health.clone();
     let mut router = Router::new()
         .route("/", get(|| async { Redirect::temporary("/docs") }))
         .route("/health", get(move || async move { health.report() }))
         .route("/ready", get(move || async move { ready.readiness() }))
-        .route("/openapi.json", get(json(openapi)))
-        .route("/.well-known/jwks.json", get(json(jwks)))
-        .route("/docs", get(docs.clone()))
-        .route("/api-docs", get(docs));
+        .route("/.well-known/jwks.json", get(json(jwks)));
+    for (path, file) in docs::all()? {
+        router = router.route(path, get(move |headers: HeaderMap| async move { file.answer(&headers) }));
+    }
     if app.config.server.metrics {
         router = router.merge(metrics_router(app));
     }
