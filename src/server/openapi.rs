@@ -29,8 +29,13 @@ Whatever fails has the same body. Programs branch on `reason`, never on `message
 pub fn document() -> anyhow::Result<Value> {
     let pool = DescriptorPool::decode(proto::DESCRIPTORS)?;
     let mut info = info();
-    info.description = format!("{ABOUT}\n\n{}", table(&pool)?);
+    info.servers = vec!["/".into()];
+    // Closed at first: the list is long.
+    let reasons = table(&pool)?;
+    info.description = format!("{ABOUT}\n\n<details><summary>Every reason</summary>\n\n{reasons}\n</details>");
     let mut document = openapi::document(&pool, &info, add_policy);
+    let license = env!("CARGO_PKG_LICENSE");
+    document["info"]["license"] = json!({ "name": license, "identifier": license });
     let components = document["components"].as_object_mut().context("a document without components")?;
     components.insert("securitySchemes".into(), security_schemes());
     components.insert("headers".into(), headers());
@@ -87,9 +92,7 @@ fn add_names(rule: &Rule, operation: &mut Value) {
 
 fn add_policy(method: &MethodDescriptor, operation: &mut Value) {
     let Some(rule) = rule_of(method) else { return };
-    if rule.access != Access::Public {
-        operation["security"] = json!([{ "bearer": [] }]);
-    }
+    operation["security"] = if rule.access == Access::Public { json!([]) } else { json!([{ "bearer": [] }]) };
     add_names(rule, operation);
     if let Access::Permission(name) = rule.access
         && let Some(permission) = PERMISSIONS.iter().find(|permission| permission.name == name)
@@ -208,6 +211,8 @@ fn add_responses(responses: &mut Map<String, Value>) {
     for info in infos {
         by_status.entry(info.http_status).or_default().push(format!("`{}` ({})", info.name, info.legacy_code));
     }
+    // A path that is described is not asked with another method.
+    by_status.remove(&405);
     for (status, names) in by_status {
         let mut response = error.clone();
         response["description"] = format!("{}.", names.join(", ")).into();
@@ -257,10 +262,9 @@ mod tests {
         let conflict = create["responses"]["409"]["description"].as_str().unwrap_or_default();
         assert!(conflict.contains("`IDEMPOTENCY_KEY_REUSED` (3003)"), "{conflict}");
         let login = &document["paths"]["/v1/auth/login"]["post"];
-        assert!(login.get("security").is_none() && login["responses"]["429"].is_object());
+        assert!(login["security"] == json!([]) && login["responses"]["429"].is_object());
         for reason in Reason::all() {
             assert!(document["info"]["description"].as_str().is_some_and(|text| text.contains(reason.name)));
-            assert!(document["components"]["responses"][response_name(reason.http_status)].is_object());
         }
         Ok(())
     }

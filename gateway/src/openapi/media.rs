@@ -107,52 +107,44 @@ pub(super) fn answer(schemas: &mut Schemas, method: &MethodDescriptor, rule: &Ru
     }
 }
 
-/// The ways to stream. OpenAPI 3.1 has no word for the items of a stream: `x-itemSchema` is `itemSchema` of 3.2.
+/// The ways to stream. OpenAPI 3.1 has no word for the items of a stream; tools take the schema for that of an item.
 fn streams(method: &MethodDescriptor, schema: Value) -> Value {
-    let text = |media_type: &str, what: &str| {
-        json!({
-            "type": "string", "contentMediaType": media_type, "description": what,
-        })
-    };
     json!({
-        "text/event-stream": {
-            "schema": text("text/event-stream", "Server-sent events (WHATWG HTML, section 9.2). The data of each is the \
-                JSON of one message; `event: end` or `event: error` comes last."),
-            "x-itemSchema": event(method, &schema),
-        },
-        "application/x-ndjson": {
-            "schema": text("application/x-ndjson", "A JSON document on each line; an error comes last."),
-            "x-itemSchema": { "oneOf": [
+        "text/event-stream": { "schema": event(method, &schema) },
+        "application/x-ndjson": { "schema": {
+            "description": "A line.",
+            "oneOf": [
                 { "type": "object", "required": ["result"], "properties": { "result": schema } },
                 reference("Error"),
-            ] },
-        },
-        "application/json": {
-            "schema": { "type": "array", "items": { "anyOf": [schema, reference("Error")] } },
-        },
+            ],
+        } },
+        "application/json": { "schema": { "type": "array", "items": { "anyOf": [schema, reference("Error")] } } },
     })
 }
 
 /// An event as its parts.
 fn event(method: &MethodDescriptor, schema: &Value) -> Value {
-    let kind = |event: Value, data: &Value| {
-        json!({
-            "type": "object",
-            "required": ["data"],
-            "properties": {
-                "id": { "type": "string" },
-                "event": event,
-                "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
-            },
-        })
+    let data =
+        |schema: &Value| json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": schema });
+    let end = |name: &str, schema: &Value| {
+        let properties = json!({ "event": { "const": name }, "data": data(schema) });
+        json!({ "type": "object", "required": ["event", "data"], "properties": properties })
     };
+    let mut message = json!({ "id": { "type": "string" }, "data": data(schema) });
     let cases = cases(method);
-    let case = if cases.is_empty() { json!({ "const": "message" }) } else { json!({ "enum": cases }) };
-    json!({ "oneOf": [
-        kind(case, schema),
-        kind(json!({ "const": "end" }), &json!({ "type": "object" })),
-        kind(json!({ "const": "error" }), &reference("Error")),
-    ] })
+    if !cases.is_empty() {
+        message["event"] = json!({ "enum": cases });
+    }
+    let not_an_end = json!({ "properties": { "event": { "enum": ["end", "error"] } }, "required": ["event"] });
+    json!({
+        "description": "A server-sent event (WHATWG HTML, section 9.2). Its data is the JSON of one message; \
+            `end` or `error` comes last.",
+        "oneOf": [
+            { "type": "object", "required": ["data"], "properties": message, "not": not_an_end },
+            end("end", &json!({ "type": "object" })),
+            end("error", &reference("Error")),
+        ],
+    })
 }
 
 /// What `event:` may be: the members of the response's only oneof.

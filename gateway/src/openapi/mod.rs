@@ -22,6 +22,7 @@ use crate::route::template::Template;
 pub use events::async_document;
 use path::Paths;
 use schema::Schemas;
+use types::Form;
 
 /// What the descriptors don't say about the API.
 #[derive(Clone, Debug, Default)]
@@ -121,11 +122,14 @@ impl Writer {
             let fills_mask = rule.method == Some(Method::PATCH) && !rule.body.is_empty();
             parameters.extend(query::parameters(&mut self.schemas, &method.input(), bound, fills_mask));
         }
-        let events = self.options.event_stream(method);
-        if let Some(field) = events.filter(|e| !e.resume_field.is_empty()).map(|e| e.resume_field) {
+        let resume = self.options.event_stream(method).map(|events| events.resume_field);
+        if let Some(field) = resume.and_then(|field| path::field(&method.input(), &field)) {
+            let mut schema = self.schemas.field(&field, Form::Text);
+            schema.as_object_mut().and_then(|schema| schema.remove("description"));
             parameters.push(json!({
-                "name": "Last-Event-ID", "in": "header", "schema": { "type": "string" },
-                "description": format!("The `id` of the last event that the client has; replaces `{field}`."),
+                "name": "Last-Event-ID", "in": "header", "schema": schema,
+                "description":
+                    format!("The `id` of the last event that the client has; replaces `{}`.", field.json_name()),
             }));
         }
         if !parameters.is_empty() {

@@ -138,7 +138,8 @@ pub(super) fn parameters(template: &Template, input: &MessageDescriptor, schemas
     parameters
 }
 
-fn field(root: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
+/// The field at a dotted path.
+pub(super) fn field(root: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
     let mut message = Some(root.clone());
     let mut found = None;
     for part in path.split('.') {
