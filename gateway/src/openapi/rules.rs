@@ -77,7 +77,8 @@ impl FieldRules {
             return false;
         }
         let Some((_, typed)) = self.typed() else { return false };
-        typed.fields().any(|(rule, value)| refuses_zero(rule.name(), value))
+        let inverted = is_inverted(&typed);
+        typed.fields().any(|(rule, value)| !(inverted && is_bound(rule.name())) && refuses_zero(rule.name(), value))
     }
 
     /// Adds the constraints. What JSON Schema can't say is named in the description.
@@ -87,7 +88,7 @@ impl FieldRules {
         let inverted = is_inverted(&typed);
         for (rule, value) in typed.fields() {
             let said = match name.as_str() {
-                _ if inverted && rule.name() != "in" && rule.name() != "not_in" => false,
+                _ if inverted && is_bound(rule.name()) => false,
                 "string" => string(rule.name(), value, schema),
                 "bytes" => bytes(rule.name(), value, schema),
                 "repeated" | "map" => container(rule.name(), value, schema),
@@ -106,6 +107,10 @@ impl FieldRules {
             note(schema, &format!("Also checked, beyond this schema: {}.", unsaid.join(", ")));
         }
     }
+}
+
+fn is_bound(rule: &str) -> bool {
+    matches!(rule, "gt" | "gte" | "lt" | "lte")
 }
 
 /// A lower bound above the upper one asks for what is outside of both.

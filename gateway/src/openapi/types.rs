@@ -159,9 +159,9 @@ pub(super) fn well_known(m: &MessageDescriptor, form: Form) -> Option<Value> {
 
 /// The schema, or `null`.
 pub(super) fn nullable(mut schema: Value) -> Value {
-    let null = json!({ "type": "null" });
+    let nothing = json!({ "type": "null" });
     if schema.get("$ref").is_some() {
-        return json!({ "anyOf": [schema, null] });
+        return json!({ "anyOf": [schema, nothing] });
     }
     let Some(object) = schema.as_object_mut() else { return schema };
     if let Some(values) = object.get_mut("enum").and_then(Value::as_array_mut)
@@ -175,7 +175,7 @@ pub(super) fn nullable(mut schema: Value) -> Value {
         Some(_) => {}
         // An empty schema takes null already.
         None => {
-            object.get_mut("anyOf").and_then(Value::as_array_mut).into_iter().for_each(|all| all.push(null.clone()))
+            object.get_mut("anyOf").and_then(Value::as_array_mut).into_iter().for_each(|all| all.push(nothing.clone()))
         }
     }
     schema
