@@ -4,6 +4,7 @@
 //! - `proto.rs`: messages, clients and servers;
 //! - `rules.rs`: the policy of every method and the catalogue of permissions;
 //! - `reasons.rs`: how each error reason is answered;
+//! - `swagger-ui.css.gz`, `swagger-ui-bundle.js.gz`: the API page;
 //! - `validators.rs`: the validation that the contract declares, and debug prints that leave secrets out.
 //!
 //! A method without a policy, a permission that the catalogue lacks and a validation rule that is not enforced fail the
@@ -15,6 +16,8 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use prost_reflect::DescriptorPool;
 
+#[path = "build/docs.rs"]
+mod docs;
 #[path = "build/reasons.rs"]
 mod reasons;
 #[path = "build/rules.rs"]
@@ -30,6 +33,7 @@ fn main() -> Result<()> {
     println!("cargo::rerun-if-changed=migrations");
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    docs::unpack(&out)?;
     let mut compiler = protox::Compiler::new(["proto", "gateway/proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(proto_files(Path::new("proto"))?)?;
 

@@ -64,7 +64,11 @@ enum Command {
     /// Check what the server needs, and say what to do about each failure.
     Doctor,
     /// Print the OpenAPI document.
-    Openapi,
+    Openapi {
+        /// Print the AsyncAPI document instead: what streams.
+        #[arg(long = "async")]
+        asynchronous: bool,
+    },
     /// Print the permissions and who may call each method, as Markdown.
     Permissions,
     /// Run a command with a private Postgres and Redis: RIALTO_DATABASE__URL and RIALTO_REDIS__URL are set for it.
@@ -234,7 +238,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             print!("{report}");
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Openapi => println!("{}", serde_json::to_string_pretty(&openapi::document()?)?),
+        Command::Openapi { asynchronous } => {
+            let document = if asynchronous { openapi::async_document()? } else { openapi::document()? };
+            println!("{}", serde_json::to_string_pretty(&document)?);
+        }
         Command::Permissions => print!("{}", policy::markdown()),
         Command::Services { data_dir, volatile, command } => {
             let code = run_with_services(Options { data_dir, durable: !volatile }, command).await?;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use rialto_gateway::openapi::{Info, document};
+use rialto_gateway::openapi::{Info, async_document, document};
 use serde_json::{Value, json};
 
 fn library() -> Value {
@@ -50,22 +50,28 @@ fn every_route_is_an_operation_with_its_parts() {
 #[test]
 fn every_reference_leads_somewhere_and_ids_are_unique() {
     let doc = library();
-    let mut references = Vec::new();
-    collect(&doc, &mut references);
-    assert!(references.len() > 10);
-    for reference in references {
-        assert!(doc.pointer(reference.strip_prefix('#').expect("local")).is_some(), "{reference}");
-    }
+    references_lead_somewhere(&doc);
+    references_lead_somewhere(&described());
     let paths = doc["paths"].as_object().expect("paths");
     let mut ids: Vec<_> = paths
         .values()
-        .flat_map(|p| p.as_object().expect("item").values())
+        .flat_map(|p| p.as_object().expect("item"))
+        .filter_map(|(verb, operation)| (verb != "x-additional-operations").then_some(operation))
         .map(|o| o["operationId"].to_string())
         .collect();
     let all = ids.len();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), all);
+}
+
+fn references_lead_somewhere(doc: &Value) {
+    let mut references = Vec::new();
+    collect(doc, &mut references);
+    assert!(references.len() > 10);
+    for reference in references {
+        assert!(doc.pointer(reference.strip_prefix('#').expect("local")).is_some(), "{reference}");
+    }
 }
 
 fn collect(value: &Value, into: &mut Vec<String>) {
@@ -77,4 +83,88 @@ fn collect(value: &Value, into: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|v| collect(v, into)),
         _ => {}
     }
+}
+
+fn described() -> Value {
+    document(&support::pool(&["described.proto"]), &Info::default(), |_, _| {})
+}
+
+#[test]
+fn queries_have_nested_repeated_and_map_parameters_with_their_constraints() {
+    let doc = library();
+    let parameters = doc["paths"]["/v1/search/{place}"]["get"]["parameters"].as_array().expect("parameters");
+    let named = |name: &str| parameters.iter().find(|p| p["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(named("place")["schema"], json!({ "type": "string", "minLength": 1 }));
+    assert_eq!(named("ids")["schema"]["items"]["type"], "integer");
+    assert_eq!(named("years.from")["schema"]["minimum"], 0);
+    assert_eq!((&named("weights")["style"], &named("weights")["explode"]), (&json!("deepObject"), &json!(true)));
+    assert_eq!(named("limit")["schema"]["type"], "integer");
+    assert_eq!(named("author")["description"], "Excludes `publisher`.");
+    assert!(parameters.iter().all(|p| p["name"] != "years"));
+
+    let doc = described();
+    let find = &doc["paths"]["/v1/find/{name}"]["get"]["parameters"];
+    assert_eq!(find[0]["schema"], json!({ "type": "string", "minLength": 2, "maxLength": 4 }));
+    let watch = &doc["paths"]["/v1/watch/{name}"]["get"]["parameters"];
+    let resume = watch.as_array().expect("parameters").iter().find(|p| p["in"] == "header").expect("a header");
+    assert_eq!((&resume["name"], &resume["schema"]["format"]), (&json!("Last-Event-ID"), &json!("uint64")));
+    let patch = &doc["paths"]["/v1/things/{thing.id}"]["patch"]["parameters"];
+    assert_eq!(patch[1]["name"], "updateMask");
+    assert_eq!(patch[1]["description"], "Without it, the fields that the body sets.");
+}
+
+#[test]
+fn files_and_streams_have_their_media_types() {
+    let doc = described();
+    let keys = |value: &Value| value.as_object().expect("object").keys().cloned().collect::<Vec<_>>();
+    let files = &doc["paths"]["/v1/files/{name}"];
+    assert_eq!(keys(&files["get"]["responses"]), ["200", "206", "304", "default"]);
+    assert_eq!(files["get"]["responses"]["200"]["content"], json!({ "*/*": {} }));
+    assert_eq!(keys(&files["put"]["requestBody"]["content"]), ["*/*"]);
+    assert_eq!(keys(&doc["paths"]["/v1/files"]["post"]["requestBody"]["content"]), ["*/*", "multipart/form-data"]);
+    let watch = &doc["paths"]["/v1/watch/{name}"]["get"]["responses"]["200"]["content"];
+    assert_eq!(keys(watch), ["text/event-stream", "application/x-ndjson", "application/json"]);
+    let event = &watch["text/event-stream"]["schema"]["oneOf"][0]["properties"];
+    assert_eq!(event["event"]["enum"], json!(["text", "thing"]));
+    assert_eq!(event["data"]["contentSchema"]["$ref"], "#/components/schemas/test.described.Choice");
+    let error = &doc["components"]["responses"]["Error"]["content"];
+    assert_eq!(keys(error), ["application/json", "application/problem+json"]);
+    // A stream that only a WebSocket has.
+    assert!(keys(&doc["paths"]).iter().all(|path| !path.starts_with("/v1/talk")));
+}
+
+#[test]
+fn methods_that_openapi_lacks_stand_beside_the_others_and_old_ones_are_deprecated() {
+    let doc = described();
+    let (old, any) = (&doc["paths"]["/v1/old"], &doc["paths"]["/v1/old/any"]);
+    assert_eq!(old["post"]["deprecated"], true);
+    assert_eq!(old["x-additional-operations"]["PURGE"]["operationId"], "Described_Old_3");
+    assert_eq!(any["x-additional-operations"]["*"]["operationId"], "Described_Old_2");
+}
+
+#[test]
+fn every_stream_is_a_channel_of_the_asyncapi_document() {
+    let info = Info { servers: vec!["https://example.com/base".into()], ..Info::default() };
+    let doc = async_document(&support::pool(&["described.proto"]), &info, |method, operation| {
+        operation["x-method"] = method.full_name().into();
+    });
+    assert_eq!(doc["asyncapi"], "3.0.0");
+    let server = json!({ "host": "example.com", "pathname": "/base", "protocol": "https" });
+    assert_eq!(doc["servers"]["server1"], server);
+    let channels: Vec<_> = doc["channels"].as_object().expect("channels").keys().collect();
+    assert_eq!(channels, ["Described_Watch", "Described_Talk"]);
+
+    let watch = &doc["operations"]["Described_Watch"];
+    assert_eq!((&watch["action"], &watch["bindings"]["http"]["method"]), (&json!("send"), &json!("GET")));
+    assert_eq!(watch["bindings"]["http"]["query"]["properties"]["after"]["format"], "uint64");
+
+    let talk = &doc["channels"]["Described_Talk"];
+    assert_eq!((&talk["address"], &talk["parameters"]["name"]), (&json!("/v1/talk/{name}"), &json!({})));
+    assert_eq!(talk["messages"]["request"]["payload"]["$ref"], "#/components/schemas/test.described.Name");
+    assert_eq!(talk["messages"]["response"]["payload"]["$ref"], "#/components/schemas/test.described.Choice");
+    let receive = &doc["operations"]["Described_Talk_receive"];
+    assert_eq!((&receive["action"], &receive["summary"]), (&json!("receive"), &json!("Talks")));
+    assert_eq!(receive["messages"], json!([{ "$ref": "#/channels/Described_Talk/messages/request" }]));
+    assert_eq!(doc["operations"]["Described_Talk_send"]["x-method"], "test.described.Described.Talk");
+    references_lead_somewhere(&doc);
 }

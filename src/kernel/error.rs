@@ -166,6 +166,11 @@ impl Reason {
             ReasonInfo { number: 0, name: "UNSPECIFIED", grpc_code: 2, http_status: 500, legacy_code: 5001 };
         REASONS.iter().find(|info| info.number == self as i32).unwrap_or(&UNSPECIFIED)
     }
+
+    /// How every reason is answered, in the order of their numbers.
+    pub fn all() -> &'static [ReasonInfo] {
+        REASONS
+    }
 }
 
 impl ReasonInfo {

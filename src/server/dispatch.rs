@@ -13,7 +13,7 @@ use axum::Router;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -21,10 +21,10 @@ use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
+use super::docs;
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
 use super::ways::{self, Answering, Asked, Http};
-use super::{docs, openapi};
 use crate::domains::auth::Keys;
 use crate::gate::Gate;
 use crate::kernel::app::App;
@@ -90,9 +90,8 @@ struct Rest {
     gateway: Gateway<Gate<Routes>>,
 }
 
-/// The paths of [`pages`].
-const PAGES: [&str; 8] =
-    ["/", "/health", "/ready", "/metrics", "/docs", "/api-docs", "/openapi.json", "/.well-known/jwks.json"];
+/// The paths of [`pages`], besides those of [`docs`].
+const PAGES: [&str; 5] = ["/", "/health", "/ready", "/metrics", "/.well-known/jwks.json"];
 
 impl Service<Request<Body>> for Rest {
     type Response = Response<Body>;
@@ -104,7 +103,8 @@ impl Service<Request<Body>> for Rest {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if PAGES.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if PAGES.contains(&path) || docs::PATHS.contains(&path) {
             let pages = self.pages.clone();
             return Box::pin(async move { Ok(pages.oneshot(request).await?.map(Body::new)) });
         }
@@ -133,21 +133,17 @@ fn gateway(app: &App, gate: Gate<Routes>) -> anyhow::Result<Gateway<Gate<Routes>
 }
 
 fn pages(app: &App, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Router> {
-    let document = openapi::document()?;
-    let html = docs::page(&document);
-    let openapi = serde_json::to_string(&document)?;
     let jwks = keys.jwks.to_string();
     let json = |text: String| move || async move { ([(header::CONTENT_TYPE, "application/json")], text.clone()) };
-    let docs = move || async move { ([(header::CONTENT_SECURITY_POLICY, docs::POLICY)], axum::response::Html(html)) };
     let ready = health.clone();
     let mut router = Router::new()
         .route("/", get(|| async { Redirect::temporary("/docs") }))
         .route("/health", get(move || async move { health.report() }))
         .route("/ready", get(move || async move { ready.readiness() }))
-        .route("/openapi.json", get(json(openapi)))
-        .route("/.well-known/jwks.json", get(json(jwks)))
-        .route("/docs", get(docs.clone()))
-        .route("/api-docs", get(docs));
+        .route("/.well-known/jwks.json", get(json(jwks)));
+    for (path, file) in docs::all()? {
+        router = router.route(path, get(move |headers: HeaderMap| async move { file.answer(&headers) }));
+    }
     if app.config.server.metrics {
         router = router.merge(metrics_router(app));
     }

@@ -155,9 +155,12 @@ impl Asked {
 
 /// Compresses what is worth it, and no stream, whose messages must not wait for each other.
 pub fn compression() -> CompressionLayer<impl Predicate> {
-    // The gateway marks streams for proxies; Connect compresses the messages of its streams, not their bodies.
-    let whole =
-        |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| !headers.contains_key("x-accel-buffering");
+    // The gateway marks streams for proxies; Connect compresses the messages of its streams, not their bodies. A strong
+    // ETag belongs to the bytes as they are (RFC 9110 section 8.8.1).
+    let whole = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+        let strong = headers.get(header::ETAG).is_some_and(|tag| !tag.as_bytes().starts_with(b"W/"));
+        !strong && !headers.contains_key("x-accel-buffering")
+    };
     CompressionLayer::new().compress_when(
         SizeAbove::new(1024)
             .and(NotForContentType::IMAGES)

@@ -246,6 +246,8 @@ async fn the_worker_deletes_what_is_old_and_stops_when_told() {
 async fn openapi_and_permissions_are_printed() {
     let (_, openapi, _) = output(&mut rialto(&["openapi"])).await;
     assert!(serde_json::from_str::<Value>(&openapi).unwrap()["paths"]["/v1/auth/login"].is_object());
+    let (_, asyncapi, _) = output(&mut rialto(&["openapi", "--async"])).await;
+    assert!(serde_json::from_str::<Value>(&asyncapi).unwrap()["channels"].is_object());
     let (_, permissions, _) = output(&mut rialto(&["permissions"])).await;
     assert!(permissions.contains("| `messages:send` |") && permissions.contains("AuthService/RevokeSessions"));
 }

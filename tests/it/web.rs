@@ -73,17 +73,67 @@ async fn the_servers_own_pages_are_there_and_safe() {
     crate::harness::eventually(async || node.rest(Method::GET, "/health", None, None).await.body["status"] == "up")
         .await;
     node.rest(Method::GET, "/ready", None, None).await.ok();
-    for path in ["/docs", "/api-docs"] {
-        let page = node.rest(Method::GET, path, None, None).await;
-        assert!(page.headers["content-security-policy"].starts_with("default-src 'none'"));
-        assert!(page.ok().as_str().unwrap().contains("/v1/auth/login"));
-    }
     let openapi = node.rest(Method::GET, "/openapi.json", None, None).await.ok();
     assert!(openapi["openapi"].as_str().unwrap().starts_with("3.1"));
     assert!(openapi["paths"]["/v1/conversations/{conversationId}/messages"]["post"].is_object());
+    let asyncapi = node.rest(Method::GET, "/asyncapi.json", None, None).await.ok();
+    assert_eq!(asyncapi["asyncapi"], "3.0.0");
     let metrics = node.rest(Method::GET, "/metrics", None, None).await.ok();
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("http_requests_total{") && metrics.contains("http_request_duration_seconds_bucket{"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_page_loads_nothing_from_elsewhere_and_allows_no_script_in_itself() {
+    let world = World::new().await;
+    let node = world.node().await;
+    for path in ["/docs", "/api-docs"] {
+        let page = node.rest(Method::GET, path, None, None).await;
+        let policy = page.headers["content-security-policy"].clone();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        let html = page.ok();
+        let html = html.as_str().unwrap();
+        assert!(!html.contains("<style") && !html.contains("style=") && !html.contains("<script>"));
+        for part in html.split(['"']).filter(|part| part.starts_with("/docs/")) {
+            let file = node.rest(Method::GET, part, None, None).await;
+            let kind = if part.ends_with(".css") { "text/css" } else { "text/javascript" };
+            assert!(file.headers["content-type"].starts_with(kind), "{part}");
+            assert_eq!(file.status, 200, "{part}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_has_not_changed_is_not_sent_again() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let get = async |path: &str, headers: &[(&str, &str)]| {
+        let request =
+            headers.iter().fold(node.http().get(node.url(path)), |all, (name, value)| all.header(*name, *value));
+        request.send().await.unwrap()
+    };
+    for path in ["/openapi.json", "/asyncapi.json", "/docs", "/docs/swagger-ui-bundle.js"] {
+        let plain = get(path, &[]).await;
+        let gzip = get(path, &[("accept-encoding", "br;q=0, gzip")]).await;
+        let tags = [&plain, &gzip].map(|answer| answer.headers()["etag"].to_str().unwrap().to_owned());
+        // Other bytes have another strong tag.
+        assert!(tags[0] != tags[1] && tags.iter().all(|tag| tag.starts_with('"')), "{tags:?}");
+        assert!(plain.headers().get("content-encoding").is_none());
+        assert_eq!(
+            (&gzip.headers()["content-encoding"], &gzip.headers()["cache-control"]),
+            (&"gzip".parse().unwrap(), &"no-cache".parse().unwrap())
+        );
+        // Nothing is compressed on the way, which would make a third one.
+        assert_eq!(get(path, &[("accept-encoding", "br")]).await.headers()["etag"].to_str().unwrap(), tags[0]);
+        let [plain, gzip] = [plain.bytes().await.unwrap(), gzip.bytes().await.unwrap()];
+        assert!(gzip.starts_with(&[0x1f, 0x8b]) && !plain.is_empty());
+
+        let again = get(path, &[("if-none-match", &format!("\"other\", W/{}", tags[0]))]).await;
+        assert_eq!((again.status().as_u16(), again.headers()["etag"].to_str().unwrap()), (304, tags[0].as_str()));
+        assert!(again.bytes().await.unwrap().is_empty());
+        assert_eq!(get(path, &[("if-none-match", "\"other\"")]).await.status(), 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

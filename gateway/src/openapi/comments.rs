@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use prost_reflect::DescriptorPool;
 
-#[derive(Default)]
 pub(super) struct Comments(HashMap<String, HashMap<Vec<i32>, String>>);
 
 impl Comments {
@@ -33,7 +32,7 @@ fn tidy(text: &str) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// The first sentence, if it is short enough for a heading, and the whole if there is more than that.
+/// The first sentence, for a heading, and the whole if there is more than that.
 pub(super) fn split(text: &str) -> (String, String) {
     let paragraph = text.split("\n\n").next().unwrap_or_default().replace('\n', " ");
     let sentence = paragraph.split_once(". ").map_or(paragraph.as_str(), |(first, _)| first);

@@ -1,20 +1,28 @@
-//! An OpenAPI 3.1 document (<https://spec.openapis.org/oas/v3.1.1>) from the same descriptors as the routes.
+//! An OpenAPI 3.1 document (<https://spec.openapis.org/oas/v3.1.1>) and an AsyncAPI 3.0 document
+//! (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>) from the same descriptors as the routes.
 
 mod comments;
+mod error;
+mod events;
+mod media;
 mod path;
+mod query;
+mod rules;
 mod schema;
+mod types;
 
 use std::collections::{BTreeMap, HashSet};
 
 use http::Method;
-use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde_json::{Map, Value, json};
 
 use crate::route::rule::{Options, Rule};
 use crate::route::template::Template;
-use comments::Comments;
+pub use events::async_document;
 use path::Paths;
 use schema::Schemas;
+use types::Form;
 
 /// What the descriptors don't say about the API.
 #[derive(Clone, Debug, Default)]
@@ -27,16 +35,22 @@ pub struct Info {
     pub description: String,
     /// Base URLs.
     pub servers: Vec<String>,
+    /// As [`crate::Builder::always_print_fields`] was told: then responses have all fields without presence.
+    pub always_print_fields: bool,
+    /// A pattern that every text of a request has to match, for services that check more than their rules say.
+    pub text_pattern: Option<String>,
 }
 
-/// The document of all routes of a pool. `customize` may change each operation, say to add security requirements.
+/// The OpenAPI document of all routes of a pool. `customize` may change each operation, say to add security
+/// requirements.
 ///
-/// Rules that [`crate::Builder::build`] refuses are left out.
+/// Comments become descriptions, and `buf.validate` rules the constraints of requests. Methods of custom kinds that
+/// OpenAPI 3.1 has no member for stand under `x-additional-operations` of their path, as OpenAPI 3.2 has it. Rules that
+/// [`crate::Builder::build`] refuses are left out.
 pub fn document(pool: &DescriptorPool, info: &Info, mut customize: impl FnMut(&MethodDescriptor, &mut Value)) -> Value {
     let mut writer = Writer {
         options: Options::new(pool),
-        comments: Comments::new(pool),
-        schemas: Schemas::default(),
+        schemas: Schemas::new(pool, info),
         paths: Paths::default(),
         operation_ids: HashSet::new(),
     };
@@ -47,25 +61,24 @@ pub fn document(pool: &DescriptorPool, info: &Info, mut customize: impl FnMut(&M
             writer.method(&method, &mut customize);
         }
         if writer.operation_ids.len() > before {
-            let file = service.parent_file();
-            tags.push(described(json!({ "name": service.name() }), writer.comments.get(file.name(), service.path())));
+            let text = writer.schemas.comments.get(service.parent_file().name(), service.path());
+            tags.push(described(json!({ "name": service.name() }), text));
         }
     }
-    let schemas = writer.schemas.finish(&writer.comments);
+    let mut schemas = writer.schemas.finish();
+    schemas.extend(error::schemas());
     let mut document = json!({
         "openapi": "3.1.1",
         "info": described(json!({ "title": info.title, "version": info.version }), &info.description),
         "tags": tags,
         "paths": writer.paths.finish(),
-        "components": { "schemas": schemas, "responses": { "Error": {
-            "description": "The request failed.",
-            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
-        } } },
+        "components": { "schemas": object(schemas), "responses": { "Error": error::response() } },
     });
     if let (false, Some(root)) = (info.servers.is_empty(), document.as_object_mut()) {
         let servers: Vec<Value> = info.servers.iter().map(|url| json!({ "url": url })).collect();
         root.insert("servers".into(), servers.into());
     }
+    schema::settle(&mut document);
     document
 }
 
@@ -79,7 +92,6 @@ fn described(mut value: Value, text: &str) -> Value {
 
 struct Writer {
     options: Options,
-    comments: Comments,
     schemas: Schemas,
     paths: Paths,
     operation_ids: HashSet<String>,
@@ -88,151 +100,75 @@ struct Writer {
 impl Writer {
     fn method(&mut self, method: &MethodDescriptor, customize: &mut impl FnMut(&MethodDescriptor, &mut Value)) {
         for rule in self.options.rules(method).unwrap_or_default() {
-            let (Ok(template), Some(verb)) = (Template::parse(&rule.path), rule.method.as_ref().and_then(verb)) else {
+            let Ok(template) = Template::parse(&rule.path) else { continue };
+            if method.is_client_streaming() && !media::is_file_body(method, &rule) {
                 continue;
-            };
+            }
             let mut operation = self.operation(method, &rule, &template);
             customize(method, &mut operation);
-            self.paths.insert(&template, method.input(), verb, operation);
+            self.paths.insert(&template, method.input(), rule.method.as_ref(), operation);
         }
     }
 
     fn operation(&mut self, method: &MethodDescriptor, rule: &Rule, template: &Template) -> Value {
-        let service = method.parent_service();
-        let mut operation = Map::new();
-        let mut id = format!("{}_{}", service.name(), method.name());
-        let mut n = 1;
-        while !self.operation_ids.insert(id.clone()) {
-            n += 1;
-            id = format!("{}_{}_{n}", service.name(), method.name());
-        }
+        let mut operation = about(method, &self.schemas);
+        let id = unique(&mut self.operation_ids, method);
         operation.insert("operationId".into(), id.into());
-        operation.insert("tags".into(), json!([service.name()]));
-        let file = service.parent_file();
-        let (summary, description) = comments::split(self.comments.get(file.name(), method.path()));
-        for (key, text) in [("summary", summary), ("description", description)] {
-            if !text.is_empty() {
-                operation.insert(key.into(), text.into());
-            }
-        }
-        if method.options().get_field_by_name("deprecated").and_then(|v| v.as_bool()) == Some(true) {
-            operation.insert("deprecated".into(), true.into());
-        }
-        let mut parameters = path::parameters(template, &method.input(), &mut self.schemas, &self.comments);
+        operation.insert("tags".into(), json!([method.parent_service().name()]));
+        let mut parameters = path::parameters(template, &method.input(), &mut self.schemas);
         if rule.body != "*" {
-            let bound: Vec<String> = template.variables.iter().map(|v| v.field.clone()).collect();
-            let mut query =
-                QueryWriter { writer: self, bound, body: &rule.body, stack: Vec::new(), out: &mut parameters };
-            query.fields(&method.input(), "", "");
+            let mut bound: Vec<String> = template.variables.iter().map(|v| v.field.clone()).collect();
+            bound.extend((!rule.body.is_empty()).then(|| rule.body.clone()));
+            let fills_mask = rule.method == Some(Method::PATCH) && !rule.body.is_empty();
+            parameters.extend(query::parameters(&mut self.schemas, &method.input(), bound, fills_mask));
+        }
+        let resume = self.options.event_stream(method).map(|events| events.resume_field);
+        if let Some(field) = resume.and_then(|field| path::field(&method.input(), &field)) {
+            let mut schema = self.schemas.field(&field, Form::Text);
+            schema.as_object_mut().and_then(|schema| schema.remove("description"));
+            parameters.push(json!({
+                "name": "Last-Event-ID", "in": "header", "schema": schema,
+                "description":
+                    format!("The `id` of the last event that the client has; replaces `{}`.", field.json_name()),
+            }));
         }
         if !parameters.is_empty() {
             operation.insert("parameters".into(), parameters.into());
         }
-        if let Some(body) = self.request_body(method, rule, template) {
-            operation.insert("requestBody".into(), json!({ "content": { "application/json": { "schema": body } } }));
+        if let Some(body) = media::request(&mut self.schemas, method, rule, template) {
+            operation.insert("requestBody".into(), body);
         }
-        operation.insert("responses".into(), self.responses(method, rule));
+        operation.insert("responses".into(), media::responses(&mut self.schemas, method, rule));
         Value::Object(operation)
     }
-
-    /// The whole request without what the path holds, or one field of it.
-    fn request_body(&mut self, method: &MethodDescriptor, rule: &Rule, template: &Template) -> Option<Value> {
-        let input = method.input();
-        match rule.body.as_str() {
-            "" => None,
-            "*" if template.variables.is_empty() => Some(self.schemas.message(&input)),
-            "*" => {
-                let bound = |name: &str| template.variables.iter().any(|v| v.field == name);
-                Some(self.schemas.object(&input, &self.comments, |f| !bound(f.name()) && !bound(f.json_name())))
-            }
-            field => input.get_field_by_name(field).map(|f| self.schemas.field(&f)),
-        }
-    }
-
-    fn responses(&mut self, method: &MethodDescriptor, rule: &Rule) -> Value {
-        let output = method.output();
-        let schema = match output.get_field_by_name(&rule.response_body) {
-            Some(field) => self.schemas.field(&field),
-            None => self.schemas.message(&output),
-        };
-        let (description, content) = if method.is_server_streaming() {
-            let line = json!({ "oneOf": [
-                { "type": "object", "required": ["result"], "properties": { "result": schema } },
-                { "$ref": "#/components/schemas/Error" },
-            ] });
-            let events = json!({
-                "type": "string",
-                "description": "Server-sent events. The data of each is the JSON of one message; \
-                    `event: end` or `event: error` comes last.",
-            });
-            let content =
-                json!({ "text/event-stream": { "schema": events }, "application/x-ndjson": { "schema": line } });
-            ("A stream of messages.", content)
-        } else {
-            ("Success.", json!({ "application/json": { "schema": schema } }))
-        };
-        json!({
-            "200": { "description": description, "content": content },
-            "default": { "$ref": "#/components/responses/Error" },
-        })
-    }
 }
 
-/// The member of a path item; methods that OpenAPI 3.1 has no member for are left out.
-fn verb(method: &Method) -> Option<&'static str> {
-    match *method {
-        Method::GET => Some("get"),
-        Method::PUT => Some("put"),
-        Method::POST => Some("post"),
-        Method::DELETE => Some("delete"),
-        Method::OPTIONS => Some("options"),
-        Method::HEAD => Some("head"),
-        Method::PATCH => Some("patch"),
-        Method::TRACE => Some("trace"),
-        _ => None,
+/// Summary, description, and whether the method is deprecated.
+fn about(method: &MethodDescriptor, schemas: &Schemas) -> Map<String, Value> {
+    let service = method.parent_service();
+    let (summary, description) = comments::split(schemas.comments.get(service.parent_file().name(), method.path()));
+    let mut about = Map::new();
+    for (key, text) in [("summary", summary), ("description", description)] {
+        if !text.is_empty() {
+            about.insert(key.into(), text.into());
+        }
     }
+    if schema::is_deprecated(&method.options()) || schema::is_deprecated(&service.options()) {
+        about.insert("deprecated".into(), true.into());
+    }
+    about
 }
 
-/// Collects the query parameters of a request: its leaves that neither path nor body hold.
-struct QueryWriter<'w> {
-    writer: &'w mut Writer,
-    bound: Vec<String>,
-    body: &'w str,
-    /// Messages on the way, so that recursion ends.
-    stack: Vec<String>,
-    out: &'w mut Vec<Value>,
-}
-
-impl QueryWriter<'_> {
-    fn fields(&mut self, message: &MessageDescriptor, names: &str, json_names: &str) {
-        const DEEPEST: usize = 4;
-        if self.stack.len() >= DEEPEST || self.stack.iter().any(|m| m == message.full_name()) {
-            return;
-        }
-        self.stack.push(message.full_name().to_owned());
-        for field in message.fields() {
-            let name = format!("{names}{}", field.name());
-            let json_name = format!("{json_names}{}", field.json_name());
-            if self.bound.contains(&name) || self.bound.contains(&json_name) || self.body == name || field.is_map() {
-                continue;
-            }
-            let kind = field.kind();
-            match kind.as_message().filter(|m| !schema::is_text(m)) {
-                Some(inner) if !field.is_list() => {
-                    self.fields(inner, &format!("{name}."), &format!("{json_name}."));
-                }
-                Some(_) => {}
-                None => {
-                    let parameter = json!({
-                        "name": json_name, "in": "query", "schema": self.writer.schemas.field(&field),
-                    });
-                    let text = self.writer.comments.get(field.parent_file().name(), field.path());
-                    self.out.push(described(parameter, text));
-                }
-            }
-        }
-        self.stack.pop();
+/// `Service_Method`, numbered where that is taken.
+fn unique(taken: &mut HashSet<String>, method: &MethodDescriptor) -> String {
+    let base = format!("{}_{}", method.parent_service().name(), method.name());
+    let mut id = base.clone();
+    let mut n = 1;
+    while !taken.insert(id.clone()) {
+        n += 1;
+        id = format!("{base}_{n}");
     }
+    id
 }
 
 /// Keyed and ordered.

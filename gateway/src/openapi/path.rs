@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use http::Method;
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
-use super::comments::Comments;
 use super::schema::Schemas;
+use super::types::Form;
 use super::{Sorted, described, object};
 use crate::route::template::{Segment, Template};
 
@@ -19,7 +20,14 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    pub fn insert(&mut self, template: &Template, input: MessageDescriptor, verb: &str, mut operation: Value) {
+    /// `method`: `None` is any.
+    pub fn insert(
+        &mut self,
+        template: &Template,
+        input: MessageDescriptor,
+        method: Option<&Method>,
+        mut operation: Value,
+    ) {
         let own = names(template, &input);
         let chosen = self.by_shape.entry(text(template, &[])).or_insert_with(|| own.clone());
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
@@ -31,9 +39,17 @@ impl Paths {
             }
         }
         let item = self.items.entry(text(template, chosen)).or_insert_with(|| Value::Object(Map::new()));
-        if let Some(item) = item.as_object_mut() {
-            item.insert(verb.into(), operation);
-        }
+        let Some(mut item) = item.as_object_mut() else { return };
+        let verb = match method.and_then(verb) {
+            Some(verb) => verb,
+            None => {
+                let more = item.entry("x-additional-operations").or_insert_with(|| json!({}));
+                let Some(more) = more.as_object_mut() else { return };
+                item = more;
+                method.map_or("*", Method::as_str)
+            }
+        };
+        item.insert(verb.into(), operation);
     }
 
     pub fn finish(self) -> Value {
@@ -41,8 +57,23 @@ impl Paths {
     }
 }
 
+/// The member of a path item, for the methods that OpenAPI 3.1 has one for.
+fn verb(method: &Method) -> Option<&'static str> {
+    match *method {
+        Method::GET => Some("get"),
+        Method::PUT => Some("put"),
+        Method::POST => Some("post"),
+        Method::DELETE => Some("delete"),
+        Method::OPTIONS => Some("options"),
+        Method::HEAD => Some("head"),
+        Method::PATCH => Some("patch"),
+        Method::TRACE => Some("trace"),
+        _ => None,
+    }
+}
+
 /// The path with these parameter names; `{}` where there are none.
-fn text(template: &Template, names: &[String]) -> String {
+pub(super) fn text(template: &Template, names: &[String]) -> String {
     let mut path = String::new();
     let mut names = names.iter();
     for segment in &template.segments {
@@ -59,7 +90,7 @@ fn text(template: &Template, names: &[String]) -> String {
 }
 
 /// A name for every wildcard: that of its variable, numbered where a variable has several.
-fn names(template: &Template, input: &MessageDescriptor) -> Vec<String> {
+pub(super) fn names(template: &Template, input: &MessageDescriptor) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (i, segment) in template.segments.iter().enumerate() {
         if matches!(segment, Segment::Literal(_)) {
@@ -79,30 +110,36 @@ fn names(template: &Template, input: &MessageDescriptor) -> Vec<String> {
 }
 
 /// The path parameters of a template.
-pub(super) fn parameters(
-    template: &Template,
-    input: &MessageDescriptor,
-    schemas: &mut Schemas,
-    comments: &Comments,
-) -> Vec<Value> {
+pub(super) fn parameters(template: &Template, input: &MessageDescriptor, schemas: &mut Schemas) -> Vec<Value> {
     let wildcards = template.segments.iter().enumerate().filter(|(_, s)| !matches!(s, Segment::Literal(_)));
     let mut parameters = Vec::new();
-    for (name, (i, _)) in names(template, input).into_iter().zip(wildcards) {
+    for (name, (i, segment)) in names(template, input).into_iter().zip(wildcards) {
         let variable = template.variables.iter().find(|v| (v.start..v.end).contains(&i));
         let field = variable.and_then(|v| field(input, &v.field));
         // Only a variable of one wildcard and nothing else has the value of the field.
         let whole = variable.is_some_and(|v| v.end - v.start == 1);
-        let schema = match &field {
-            Some(f) if whole => schemas.field(f),
+        let mut schema = match &field {
+            Some(f) if whole => schemas.field(f, Form::Text),
             _ => json!({ "type": "string" }),
         };
-        let text = field.as_ref().map_or("", |f| comments.get(f.parent_file().name(), f.path()));
-        parameters.push(described(json!({ "name": name, "in": "path", "required": true, "schema": schema }), text));
+        let mut text = field.as_ref().map_or("", |f| schemas.comment(f)).to_owned();
+        if let Some(schema) = schema.as_object_mut() {
+            schema.remove("description");
+            if *segment == Segment::Multi {
+                text = format!("{text}\n\nThe rest of the path, which may have slashes.").trim().to_owned();
+            } else if schema.get("type") == Some(&json!("string")) {
+                // An empty segment is another path.
+                let least = schema.get("minLength").and_then(Value::as_u64).unwrap_or_default();
+                schema.insert("minLength".into(), least.max(1).into());
+            }
+        }
+        parameters.push(described(json!({ "name": name, "in": "path", "required": true, "schema": schema }), &text));
     }
     parameters
 }
 
-fn field(root: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
+/// The field at a dotted path.
+pub(super) fn field(root: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
     let mut message = Some(root.clone());
     let mut found = None;
     for part in path.split('.') {

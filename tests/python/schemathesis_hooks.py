@@ -1,0 +1,83 @@
+"""What schemathesis is told of Rialto: how to log in, what exists, and what ends a stream. See openapi_client.py."""
+
+import os
+
+import requests
+import schemathesis
+from schemathesis.core.parameters import ParameterLocation
+
+from client import PATIENCE, Rest, register
+
+# Without an account, schemathesis calls as anybody.
+ACCOUNT = os.environ.get("RIALTO_ACCOUNT")
+ADDRESS = os.environ["RIALTO_ADDRESS"]
+
+
+def log_in(email: str, password: str) -> str:
+    login = {"email": email, "password": password}
+    answer = requests.post(f"http://{ADDRESS}/v1/auth/login", json=login, timeout=PATIENCE)
+    answer.raise_for_status()
+    return answer.json()["accessToken"]
+
+
+class World:
+    """What the calls are about: a conversation of the account that makes them, and somebody to talk to."""
+
+    token: str | None = None
+
+    def __init__(self):
+        email, password = ACCOUNT.split(" ")
+        self.log_in = lambda: log_in(email, password)
+        self.other, self.other_token = register(Rest(ADDRESS), "schemathesis")
+        caller = Rest(ADDRESS, self.log_in())
+        self.conversation = caller.post("/v1/conversations", {"memberIds": [self.other["id"]]}).ok()["id"]
+
+    def token_for(self, label: str) -> str:
+        if label == "POST /v1/auth/logout":
+            # Not the token that everything else is called with: it may end all sessions of its account.
+            return register(Rest(ADDRESS), "leaver")[1]
+        self.token = self.token or self.log_in()
+        return self.token
+
+
+world = World() if ACCOUNT else None
+
+if world:
+
+    @schemathesis.auth(refresh_interval=None)
+    class Bearer:
+        def get(self, case, context):
+            return world.token_for(case.operation.label)
+
+        def set(self, case, data, context):
+            case.headers["Authorization"] = f"Bearer {data}"
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    label = case.operation.label
+    if label.endswith("/events"):
+        # A stream has no end of its own.
+        case.headers["x-request-timeout"] = "0.3"
+        # It replaces `afterSeq`, so that nobody looks at that.
+        if case.meta is None or not case.meta.is_negative_at(ParameterLocation.HEADER):
+            case.headers.pop("Last-Event-ID", None)
+    if not world or case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    # What no schema can say: which ids, page tokens and numbers of messages there are. Every second id stays unknown.
+    ids = case.path_parameters or {}
+    if "conversationId" in ids and int(ids["conversationId"][-1], 16) % 2 == 0:
+        ids["conversationId"] = world.conversation
+    query = case.query or {}
+    query.pop("pageToken", None)
+    if label.endswith("/events") and "afterSeq" in query:
+        query["afterSeq"] = 0
+    if label == "POST /v1/conversations":
+        case.body["memberIds"] = [world.other["id"]]
+
+
+@schemathesis.hook
+def after_call(context, case, response):
+    if world and response.status_code == 401:
+        # A call has ended the session.
+        world.token = None
