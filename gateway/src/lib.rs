@@ -4,22 +4,28 @@
 mod answer;
 mod body;
 mod builder;
+mod client_stream;
 pub mod codec;
 mod conditional;
 mod details;
+mod disposition;
 mod download;
 mod error;
 mod event;
 mod frame;
 mod headers;
 mod http_body;
+mod json_stream;
+mod multipart;
 pub mod openapi;
 mod params;
 mod patch;
 mod rest;
 mod route;
 mod service;
+mod split;
 mod stream;
+mod upload;
 mod upstream;
 
 pub use builder::{BuildError, Builder};

@@ -1,9 +1,12 @@
 //! Descriptors and an upstream that plays a gRPC server.
 #![allow(dead_code)]
 
+pub mod net;
+
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -13,7 +16,6 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use rialto_gateway::{Builder, Gateway};
 use serde_json::Value;
 use tonic::body::Body;
-use tower::ServiceExt;
 use tower::util::BoxCloneService;
 
 /// Compiles test protos; the annotations come from the contract's own directory.
@@ -124,6 +126,7 @@ pub struct Fixture {
     pub gateway: Gateway<Upstream>,
     pub calls: Arc<Mutex<Vec<Call>>>,
     pub pool: DescriptorPool,
+    served: OnceLock<SocketAddr>,
 }
 
 pub fn library(configure: impl FnOnce(Builder) -> Builder) -> Fixture {
@@ -134,10 +137,18 @@ pub fn library_with(
     configure: impl FnOnce(Builder) -> Builder,
     answer: impl Fn(&Call) -> Result<Response<Body>, tonic::Status> + Send + Sync + 'static,
 ) -> Fixture {
-    let set = compile(&["library.proto"]);
+    fixture(&compile(&["library.proto"]), configure, answer)
+}
+
+pub fn fixture(
+    set: &[u8],
+    configure: impl FnOnce(Builder) -> Builder,
+    answer: impl Fn(&Call) -> Result<Response<Body>, tonic::Status> + Send + Sync + 'static,
+) -> Fixture {
     let (upstream, calls) = upstream(answer);
-    let gateway = configure(Gateway::builder(&set)).build(upstream).expect("gateway");
-    Fixture { gateway, calls, pool: DescriptorPool::decode(set.as_slice()).expect("descriptors") }
+    let gateway = configure(Gateway::builder(set)).build(upstream).expect("gateway");
+    let pool = DescriptorPool::decode(set).expect("descriptors");
+    Fixture { gateway, calls, pool, served: OnceLock::new() }
 }
 
 #[derive(Debug)]
@@ -162,11 +173,14 @@ impl Answer {
 }
 
 impl Fixture {
+    /// Where the gateway listens.
+    pub fn addr(&self) -> SocketAddr {
+        *self.served.get_or_init(|| net::serve(self.gateway.clone()))
+    }
+
+    /// Sends a request through a socket of its own.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let response = self.gateway.clone().oneshot(request).await.expect("infallible");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("body").to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        net::send(self.addr(), request).await
     }
 
     pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
