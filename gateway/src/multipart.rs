@@ -148,6 +148,9 @@ impl Form {
         let Some(route) = shared.plan.routes.get(self.route) else { return Err(Rejection::Route) };
         let Disposition { name, filename } = Disposition::read(part.headers())?;
         if !is_file(&shared, route, &name) {
+            if name.is_empty() {
+                return Err(Rejection::Multipart("a part has no name".into()));
+            }
             self.text(&shared, route, name, part).await?;
             return Ok(None);
         }

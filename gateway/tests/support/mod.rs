@@ -1,6 +1,7 @@
 //! Descriptors and an upstream that plays a gRPC server.
 #![allow(dead_code)]
 
+pub mod files;
 pub mod net;
 
 use std::convert::Infallible;
@@ -13,7 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use rialto_gateway::{Builder, Gateway};
+use rialto_gateway::{BoxError, Builder, Gateway};
 use serde_json::Value;
 use tonic::body::Body;
 use tower::util::BoxCloneService;
@@ -62,7 +63,7 @@ pub struct Call {
     pub extension: Option<u32>,
 }
 
-pub type Upstream = BoxCloneService<Request<Body>, Response<Body>, tonic::Status>;
+pub type Upstream = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
 /// Answers every call by `answer`, and remembers the calls.
 pub fn upstream(
@@ -82,7 +83,7 @@ pub fn upstream(
                 extension: parts.extensions.get::<u32>().copied(),
             };
             log.lock().expect("log").push(call.clone());
-            answer(&call)
+            answer(&call).map_err(BoxError::from)
         }
     });
     (BoxCloneService::new(service), calls)

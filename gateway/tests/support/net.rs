@@ -248,6 +248,20 @@ impl Drop for GrpcServer {
     }
 }
 
+/// A tonic service without a server.
+pub fn handler(
+    handle: impl Fn(ServerCall) -> HandlerFuture + Send + Sync + 'static,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Body>, Infallible>> + Send,
+> + Clone
++ Send
++ 'static {
+    Handler { handle: Arc::new(handle) }
+}
+
 impl GrpcServer {
     /// Every method is answered by `handle`.
     pub fn start(handle: impl Fn(ServerCall) -> HandlerFuture + Send + Sync + 'static) -> Self {
