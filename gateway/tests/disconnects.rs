@@ -9,9 +9,8 @@ use futures_util::stream::{self, StreamExt};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use serde_json::json;
-use support::files::{Files, Guard, Seen, WAYS, Way, collecting, start};
+use support::files::{Files, Guard, Seen, WAYS, Way, collecting, message, start};
 use support::net::{self, Client, FedBody, fed_body};
-use support::{encode, pool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -86,11 +85,11 @@ fn silent(way: Way, first: Option<(&'static str, serde_json::Value)>) -> Files {
             Box::pin(async move {
                 let guard = Guard::new(seen.clone());
                 let _ = seen.send(Seen::Ended);
-                let Some((message, json)) = first else {
+                let Some((name, json)) = first else {
                     std::future::pending::<()>().await;
                     unreachable!("{}", std::mem::size_of_val(&guard));
                 };
-                let message = Bytes::from(encode(&pool(&["files.proto"]), message, json));
+                let message = Bytes::from(message(name, json));
                 let rest = stream::once(async move {
                     let _guard = guard;
                     std::future::pending().await

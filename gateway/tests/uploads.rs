@@ -15,9 +15,9 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
-use support::files::{Seen, WAYS, Way, collecting, start};
+use support::Answer;
+use support::files::{Seen, WAYS, Way, collecting, message, start};
 use support::net::{self, Client, fed_body};
-use support::{Answer, encode, pool};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
@@ -375,7 +375,7 @@ async fn a_service_that_does_not_want_the_rest_answers_at_once() {
     let satisfied = |mut call: net::ServerCall, _| -> net::HandlerFuture {
         Box::pin(async move {
             call.messages.message().await?;
-            Ok(net::messages([encode(&pool(&["files.proto"]), "test.files.PutResponse", json!({ "size": 7 }))]))
+            Ok(net::messages([message("test.files.PutResponse", json!({ "size": 7 }))]))
         })
     };
     for way in WAYS {
@@ -450,15 +450,10 @@ async fn an_upload_may_be_answered_by_a_download() {
         |b| b,
         |mut call, _| {
             Box::pin(async move {
-                let mut bodies =
-                    vec![encode(&pool(&["files.proto"]), "google.api.HttpBody", json!({ "contentType": "a/b" }))];
-                while let Some(message) = call.messages.message().await? {
-                    let message = support::files::decode(&pool(&["files.proto"]), PUT, message);
-                    bodies.push(encode(
-                        &pool(&["files.proto"]),
-                        "google.api.HttpBody",
-                        json!({ "data": message["file"]["data"] }),
-                    ));
+                let mut bodies = vec![message("google.api.HttpBody", json!({ "contentType": "a/b" }))];
+                while let Some(next) = call.messages.message().await? {
+                    let next = support::files::decode(PUT, next);
+                    bodies.push(message("google.api.HttpBody", json!({ "data": next["file"]["data"] })));
                 }
                 Ok(net::messages(bodies))
             })

@@ -1,7 +1,7 @@
 //! `files.proto` behind a gateway: the service tells the test what it sees of each request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -68,12 +68,14 @@ pub enum Way {
 
 pub const WAYS: [Way; 2] = [Way::InProcess, Way::Tcp];
 
+static SET: LazyLock<Vec<u8>> = LazyLock::new(|| compile(&["files.proto"]));
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(SET.as_slice()).expect("descriptors"));
+
 pub fn start(
     way: Way,
     configure: impl FnOnce(Builder) -> Builder,
     handle: impl Fn(ServerCall, mpsc::UnboundedSender<Seen>) -> HandlerFuture + Send + Sync + 'static,
 ) -> Files {
-    let set = compile(&["files.proto"]);
     let (sender, seen) = mpsc::unbounded_channel();
     let handle = move |call| handle(call, sender.clone());
     let (upstream, server): (Upstream, _) = match way {
@@ -87,14 +89,19 @@ pub fn start(
             (BoxCloneService::new(channel), Some(server))
         }
     };
-    let gateway = configure(Gateway::builder(&set)).build(upstream).expect("gateway");
+    let gateway = configure(Gateway::builder(&SET)).build(upstream).expect("gateway");
     let addr = net::serve(gateway.clone());
     Files { gateway, addr, seen, server }
 }
 
+/// A message from its JSON, by prost-reflect.
+pub fn message(message: &str, json: Value) -> Vec<u8> {
+    encode(&POOL, message, json)
+}
+
 /// The message as JSON, by prost-reflect.
-pub fn decode(pool: &DescriptorPool, message: &str, wire: Bytes) -> Value {
-    let descriptor = pool.get_message_by_name(message).expect("message");
+pub fn decode(message: &str, wire: Bytes) -> Value {
+    let descriptor = POOL.get_message_by_name(message).expect("message");
     serde_json::to_value(DynamicMessage::decode(descriptor, wire).expect("valid protobuf")).expect("JSON")
 }
 
@@ -102,9 +109,7 @@ pub fn decode(pool: &DescriptorPool, message: &str, wire: Bytes) -> Value {
 pub fn collector(
     input: &'static str,
 ) -> impl Fn(ServerCall, mpsc::UnboundedSender<Seen>) -> HandlerFuture + Send + Sync + 'static {
-    let pool = Arc::new(super::pool(&["files.proto"]));
     move |mut call, seen| {
-        let pool = pool.clone();
         Box::pin(async move {
             let guard = Guard::new(seen.clone());
             let mut count = 0;
@@ -112,7 +117,7 @@ pub fn collector(
                 match call.messages.message().await {
                     Ok(Some(message)) => {
                         count += 1;
-                        let _ = seen.send(Seen::Message(decode(&pool, input, message)));
+                        let _ = seen.send(Seen::Message(decode(input, message)));
                     }
                     Ok(None) => break,
                     Err(status) => {
@@ -124,7 +129,7 @@ pub fn collector(
             }
             let _ = seen.send(Seen::Ended);
             guard.done();
-            Ok(net::messages([encode(&pool, "test.files.PutResponse", json!({ "size": count }))]))
+            Ok(net::messages([self::message("test.files.PutResponse", json!({ "size": count }))]))
         })
     }
 }
