@@ -21,16 +21,19 @@ use crate::frame;
 use crate::params::Given;
 use crate::route::plan::{BodyRule, Route};
 use crate::service::Shared;
-use crate::upload::{self, CHUNK, Fields, UNKNOWN_TYPE};
+use crate::upload::{self, Fields, UNKNOWN_TYPE};
 
 /// The most parts of a form, files and fields together.
 const MAX_PARTS: usize = 1000;
 
-/// The most that may be held back: the headers of a part, or what stands before the first one. (multer itself has no
-/// bound for them.)
-const MAX_HELD: usize = 2 * CHUNK;
+/// How much multer is given at a time. Left alone, it reads all that is ready before it looks at any of it.
+const PIECE: usize = 16 << 10;
 
-/// Gives multer one piece at a time. multer reads all that is ready before it looks at any of it.
+/// Bound of the headers of a part, and of what stands before the first one, give or take a piece. multer itself has none,
+/// and searches all of it again with each piece that comes.
+const MAX_HELD: usize = 2 * PIECE;
+
+/// Gives multer one piece at a time.
 struct Pieces {
     body: RequestBody,
     rest: Bytes,
@@ -54,7 +57,7 @@ impl Stream for Pieces {
                 other => return Poll::Ready(other),
             }
         }
-        let piece = this.rest.split_to(this.rest.len().min(CHUNK));
+        let piece = this.rest.split_to(this.rest.len().min(PIECE));
         if this.held.fetch_add(piece.len(), Ordering::Relaxed) > MAX_HELD {
             return Poll::Ready(Some(Err(Rejection::Multipart("the headers of a part are too long".into()))));
         }

@@ -19,11 +19,11 @@ use crate::http_body as raw;
 use crate::json_stream;
 use crate::multipart;
 use crate::params::{self, Given};
-use crate::route::plan::Route;
+use crate::route::plan::{FilenameField, Route};
 use crate::service::Shared;
 
 /// The most data that one message of an upload holds.
-pub(crate) const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// The content type of a file that has none (RFC 9110 section 8.3).
 pub(crate) const UNKNOWN_TYPE: &str = "application/octet-stream";
@@ -89,7 +89,7 @@ pub(crate) fn begin_file(
     let mut out = Writer::new(frame::buffer(fields.before.len() + fields.after.len() + 128));
     out.buf.extend_from_slice(&fields.before);
     raw::write_request(route, Some(content_type), &[], &mut out);
-    if let Some((field, name)) = &route.rpc.filename_field
+    if let Some(FilenameField { field, name }) = &route.rpc.filename_field
         && !filename.is_empty()
     {
         let written = match given.contains(field) {

@@ -78,3 +78,22 @@ fn collect(value: &Value, into: &mut Vec<String>) {
         _ => {}
     }
 }
+
+#[test]
+fn bodies_that_are_bytes_or_streams_are_told_as_such() {
+    let info = Info { title: "Files".into(), version: "1".into(), ..Info::default() };
+    let doc = document(&support::pool(&["files.proto"]), &info, |_, _| {});
+    let content = |path: &str, verb: &str| doc["paths"][path][verb]["requestBody"]["content"].clone();
+    let bytes = json!({ "contentMediaType": "application/octet-stream" });
+    let put = content("/v1/folders/{folder}/files", "post");
+    assert_eq!(put["*/*"]["schema"], bytes);
+    assert_eq!(put["multipart/form-data"]["schema"]["properties"]["file"], bytes);
+    assert_eq!(content("/v1/stored/{name}", "put"), json!({ "*/*": { "schema": bytes } }));
+    let rows = content("/v1/tables/{table}/rows", "post");
+    let row = json!({ "$ref": "#/components/schemas/test.files.Row" });
+    assert_eq!(rows["application/json"]["schema"], json!({ "type": "array", "items": row }));
+    assert_eq!(rows["application/x-ndjson"]["schema"], row);
+    for path in ["/v1/files/{name}", "/v1/files/{name}:download", "/v1/parts/{name}"] {
+        assert_eq!(doc["paths"][path]["get"]["responses"]["200"]["content"]["*/*"]["schema"], bytes, "{path}");
+    }
+}

@@ -3,8 +3,10 @@
 mod support;
 
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::Request;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 use support::Answer;
@@ -380,12 +382,15 @@ async fn a_service_that_does_not_want_the_rest_answers_at_once() {
     };
     for way in WAYS {
         for (f, status) in [(start(way, |b| b, refuse), 403), (start(way, |b| b, satisfied), 200)] {
-            let (feed, body) = fed_body();
-            feed.send(Ok("begun".into())).expect("open");
-            let request = Request::post("/v1/folders/f/files").body(body).expect("request");
-            let answer = net::whole(Client::http2(f.addr).await.send(request).await.expect("an answer")).await;
-            assert_eq!(answer.status, status, "{way:?}");
-            drop(feed);
+            for http2 in [false, true] {
+                let (feed, body) = fed_body();
+                feed.send(Ok("begun".into())).expect("open");
+                let mut client = if http2 { Client::http2(f.addr).await } else { Client::http1(f.addr).await };
+                let request = Request::post("/v1/folders/f/files").body(body).expect("request");
+                let answer = net::whole(client.send(request).await.expect("an answer")).await;
+                assert_eq!(answer.status, status, "{way:?} http2={http2}");
+                drop(feed);
+            }
         }
     }
 }
@@ -419,6 +424,31 @@ async fn a_body_is_read_only_as_fast_as_the_service_asks() {
     }
     // The message that describes the file, and one of data.
     assert_eq!(read.load(Ordering::SeqCst), 1);
+}
+
+/// Ends like a whole body, but says itself that it was to be longer, as hyper's do when their connection is dropped.
+struct Cut;
+
+impl http_body::Body for Cut {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(10)
+    }
+}
+
+#[tokio::test]
+async fn a_body_shorter_than_declared_is_broken() {
+    let mut f = collecting(Way::InProcess, PUT, |b| b);
+    let request = Request::post("/v1/folders/f/files").body(Cut).expect("request");
+    assert_eq!(f.gateway.clone().oneshot(request).await.expect("infallible").status(), 400);
+    assert!(matches!(f.next().await, Seen::Message(_)));
+    assert_eq!(f.next().await, Seen::Broken(Code::Aborted));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use http::Method;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value, json};
 
+use crate::http_body;
 use crate::route::rule::{Options, Rule};
 use crate::route::template::Template;
 use comments::Comments;
@@ -129,7 +130,20 @@ impl Writer {
             operation.insert("parameters".into(), parameters.into());
         }
         if let Some(body) = self.request_body(method, rule, template) {
-            operation.insert("requestBody".into(), json!({ "content": { "application/json": { "schema": body } } }));
+            let content = match (is_raw(&method.input(), &rule.body), method.is_client_streaming()) {
+                (true, true) => {
+                    let file = if rule.body == "*" { "file" } else { rule.body.as_str() };
+                    let form = json!({ "type": "object", "properties": { file: bytes() } });
+                    json!({ "*/*": { "schema": bytes() }, "multipart/form-data": { "schema": form } })
+                }
+                (true, false) => json!({ "*/*": { "schema": bytes() } }),
+                (false, true) => json!({
+                    "application/json": { "schema": { "type": "array", "items": body } },
+                    "application/x-ndjson": { "schema": body },
+                }),
+                (false, false) => json!({ "application/json": { "schema": body } }),
+            };
+            operation.insert("requestBody".into(), json!({ "content": content }));
         }
         operation.insert("responses".into(), self.responses(method, rule));
         Value::Object(operation)
@@ -151,6 +165,12 @@ impl Writer {
 
     fn responses(&mut self, method: &MethodDescriptor, rule: &Rule) -> Value {
         let output = method.output();
+        if is_raw(&output, &rule.response_body) {
+            return json!({
+                "200": { "description": "Success.", "content": { "*/*": { "schema": bytes() } } },
+                "default": { "$ref": "#/components/responses/Error" },
+            });
+        }
         let schema = match output.get_field_by_name(&rule.response_body) {
             Some(field) => self.schemas.field(&field),
             None => self.schemas.message(&output),
@@ -176,6 +196,19 @@ impl Writer {
             "default": { "$ref": "#/components/responses/Error" },
         })
     }
+}
+
+/// Is the message, or this field of it, a `google.api.HttpBody`?
+fn is_raw(message: &MessageDescriptor, field: &str) -> bool {
+    match message.get_field_by_name(field) {
+        Some(field) => field.kind().as_message().is_some_and(|m| m.full_name() == http_body::NAME),
+        None => message.full_name() == http_body::NAME,
+    }
+}
+
+/// OpenAPI 3.1, "Considerations for file uploads": bytes of any kind.
+fn bytes() -> Value {
+    json!({ "contentMediaType": "application/octet-stream" })
 }
 
 /// The member of a path item; methods that OpenAPI 3.1 has no member for are left out.

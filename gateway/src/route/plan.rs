@@ -29,10 +29,16 @@ pub(crate) struct Rpc {
     pub declared_events: bool,
     pub id_field: Option<Vec<u16>>,
     pub resume_field: Option<Vec<u16>>,
-    /// The request field that takes the name of an uploaded file, with its path as declared.
-    pub filename_field: Option<(Vec<u16>, Box<str>)>,
+    /// The request field that takes the name of an uploaded file.
+    pub filename_field: Option<FilenameField>,
     /// The response has exactly one oneof, whose case names events.
     pub cases: bool,
+}
+
+pub(crate) struct FilenameField {
+    pub field: Vec<u16>,
+    /// As declared, for errors.
+    pub name: Box<str>,
 }
 
 pub(crate) enum BodyRule {
@@ -165,7 +171,7 @@ impl Planner<'_> {
         rpc: &Rpc,
         declared: Option<String>,
         method: &str,
-    ) -> Result<Option<(Vec<u16>, Box<str>)>, BuildError> {
+    ) -> Result<Option<FilenameField>, BuildError> {
         let Some(path) = declared else { return Ok(None) };
         if !rpc.client_streaming {
             return Err(BuildError::rule(method, "file_upload is for client-streaming methods"));
@@ -177,7 +183,7 @@ impl Planner<'_> {
         let field = found.as_deref().and_then(|p| self.schema.field(rpc.input, p));
         let usable = field.is_some_and(|f| f.card == Card::Singular && matches!(f.kind, Kind::String));
         match found.filter(|_| usable) {
-            Some(found) => Ok(Some((found, path.into()))),
+            Some(field) => Ok(Some(FilenameField { field, name: path.into() })),
             None => Err(BuildError::rule(method, format!("file_upload: {path:?} is not a string field"))),
         }
     }
@@ -190,7 +196,7 @@ impl Planner<'_> {
         if let BodyRule::None = route.body {
             return Err(BuildError::rule(name, "a client-streaming method needs a body"));
         }
-        let Some((field, path)) = &rpc.filename_field else { return Ok(()) };
+        let Some(FilenameField { field, name: path }) = &rpc.filename_field else { return Ok(()) };
         if !route.raw_request {
             return Err(BuildError::rule(name, "file_upload needs a body that is a google.api.HttpBody"));
         }
