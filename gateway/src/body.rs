@@ -18,6 +18,8 @@ pub(crate) struct RequestBody {
     inner: Body,
     limit: usize,
     left: usize,
+    /// How many bytes are still to come, if that is known.
+    missing: Option<u64>,
     /// How long the next bytes may take; `Duration::MAX` is for ever.
     pub patience: Duration,
     /// Made only when there is something to wait for.
@@ -39,7 +41,9 @@ impl RequestBody {
         if declared.is_some_and(|length| length > limit as u64) {
             return Err(Rejection::TooLarge(limit));
         }
-        Ok(Self { inner: Body::new(body), limit, left: limit, patience, waiting: None })
+        let inner = Body::new(body);
+        let missing = http_body::Body::size_hint(&inner).exact();
+        Ok(Self { inner, limit, left: limit, missing, patience, waiting: None })
     }
 
     /// The next bytes; `None` at the end.
@@ -52,12 +56,17 @@ impl RequestBody {
                     let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
                     return waiting.as_mut().poll(cx).map(|()| Some(Err(Rejection::SlowBody)));
                 }
+                // hyper ends a body like this when it drops the connection.
+                Poll::Ready(None) if self.missing.is_some_and(|missing| missing > 0) => {
+                    return Poll::Ready(Some(Err(Rejection::Body)));
+                }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(Rejection::Body))),
                 Poll::Ready(Some(Ok(frame))) => {
                     self.waiting = None;
                     // Trailers of a request have no meaning here.
                     let Ok(data) = frame.into_data() else { continue };
+                    self.missing = self.missing.map(|missing| missing.saturating_sub(data.len() as u64));
                     match self.left.checked_sub(data.len()) {
                         Some(left) => self.left = left,
                         None => return Poll::Ready(Some(Err(Rejection::TooLarge(self.limit)))),

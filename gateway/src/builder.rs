@@ -81,6 +81,7 @@ pub struct Builder {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub request_bytes: usize,
+    pub upload_bytes: usize,
     pub response_message_bytes: usize,
     pub heartbeat: Duration,
     pub header_hold: Duration,
@@ -103,6 +104,7 @@ impl Builder {
             errors: ErrorRenderer::new(),
             limits: Limits {
                 request_bytes: 4 << 20,
+                upload_bytes: 1 << 30,
                 response_message_bytes: 4 << 20,
                 heartbeat: Duration::from_secs(15),
                 header_hold: Duration::from_millis(100),
@@ -124,9 +126,17 @@ impl Builder {
         self
     }
 
-    /// Bound of a request body after decompression (default 4 MiB); more is 413.
+    /// Bound of a request body after decompression (default 4 MiB); more is 413. In the body of a client stream it bounds
+    /// each JSON message, and the text fields of a form together.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.request_bytes = bytes;
+        self
+    }
+
+    /// Bound of the whole request body of a client stream, such as an upload, after decompression (default 1 GiB); more
+    /// is 413.
+    pub fn max_upload_bytes(mut self, bytes: usize) -> Self {
+        self.limits.upload_bytes = bytes;
         self
     }
 

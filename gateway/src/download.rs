@@ -54,7 +54,7 @@ pub(crate) async fn respond(
         true => answer.head.get(&TOTAL).and_then(|v| v.to_str().ok()?.parse().ok()),
         false => Some(data.len() as u64),
     };
-    let mut window = (0, u64::MAX);
+    let mut window = (0, None);
     if let Some(part) = answer.head.get(header::CONTENT_RANGE) {
         // The service has cut the range itself.
         headers.insert(header::CONTENT_RANGE, part.clone());
@@ -69,7 +69,7 @@ pub(crate) async fn respond(
             headers.insert(header::CONTENT_RANGE, part.map_err(|_| crate::error::Rejection::Range(total))?);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
-        window = (range.map_or(0, |(first, _)| first), length);
+        window = (range.map_or(0, |(first, _)| first), Some(length));
     }
     *response.body_mut() = if streaming {
         let field = route.response_body;
@@ -86,7 +86,7 @@ pub(crate) async fn respond(
         })
     } else {
         let (skip, left) = window;
-        let end = skip.saturating_add(left).min(data.len() as u64);
+        let end = left.map_or(u64::MAX, |left| skip.saturating_add(left)).min(data.len() as u64);
         Body::new(Full::new(data.slice(skip as usize..end as usize)))
     };
     Ok(response)
@@ -101,7 +101,8 @@ struct DownloadBody {
     answer: Option<Answer>,
     first: Option<Bytes>,
     skip: u64,
-    left: u64,
+    /// How many bytes are still to be sent, if that is known.
+    left: Option<u64>,
 }
 
 impl DownloadBody {
@@ -123,8 +124,10 @@ impl DownloadBody {
         let skipped = self.skip.min(data.len() as u64);
         self.skip -= skipped;
         data = data.split_off(skipped as usize);
-        data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.left -= data.len() as u64;
+        if let Some(left) = &mut self.left {
+            data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= data.len() as u64;
+        }
         data
     }
 }
@@ -134,11 +137,16 @@ impl http_body::Body for DownloadBody {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        while self.left > 0 {
+        while self.left != Some(0) {
             match ready!(self.next(cx)) {
+                // Fewer bytes than the service said that there are.
+                None if self.left.is_some() => {
+                    self.left = Some(0);
+                    return Poll::Ready(Some(Err(Broken)));
+                }
                 None => return Poll::Ready(None),
                 Some(Err(broken)) => {
-                    self.left = 0;
+                    self.left = Some(0);
                     return Poll::Ready(Some(Err(broken)));
                 }
                 Some(Ok(data)) => {

@@ -268,6 +268,12 @@ pub(crate) enum Rejection {
     Body,
     #[error("the request body is larger than {0} bytes")]
     TooLarge(usize),
+    #[error("[{index}]: the message is larger than {limit} bytes")]
+    MessageTooLarge { index: usize, limit: usize },
+    #[error("malformed multipart/form-data: {0}")]
+    Multipart(String),
+    #[error("{name}: {problem}")]
+    Part { name: String, problem: &'static str },
     #[error("the request body must be {0}")]
     MediaType(&'static str),
     #[error("the request body must be compressed by gzip, br or zstd, or not at all")]
@@ -291,10 +297,14 @@ impl Rejection {
             Rejection::Stream(code, _) => (http_status(*code), *code, "INVALID_FORMAT"),
             Rejection::Route => (StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND"),
             Rejection::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED"),
-            Rejection::Format(_) | Rejection::Header { .. } | Rejection::Body => {
-                (StatusCode::BAD_REQUEST, Code::InvalidArgument, "INVALID_FORMAT")
+            Rejection::Format(_)
+            | Rejection::Header { .. }
+            | Rejection::Body
+            | Rejection::Multipart(_)
+            | Rejection::Part { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument, "INVALID_FORMAT"),
+            Rejection::TooLarge(_) | Rejection::MessageTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "PAYLOAD_TOO_LARGE")
             }
-            Rejection::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "PAYLOAD_TOO_LARGE"),
             Rejection::MediaType(_) | Rejection::Encoding => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE")
             }
@@ -326,6 +336,7 @@ impl From<Rejection> for Box<Failure> {
         let violation = match &rejection {
             Rejection::Format(e) => Some((e.path(), e.problem().to_string())),
             Rejection::Header { name, expected } => Some((name.to_string(), format!("expected {expected}"))),
+            Rejection::Part { name, problem } => Some((name.clone(), (*problem).to_owned())),
             _ => None,
         };
         let detail = violation.map(|(field, description)| {

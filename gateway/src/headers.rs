@@ -248,13 +248,28 @@ impl Accept {
     }
 }
 
+/// The type of the request body in lower case, without parameters; empty if there is none.
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 /// May this body be read as JSON? No content type is taken for it, and neither is the one of HTML forms, which `curl -d`
-/// and `wget` put there unasked; no route reads forms.
+/// and `wget` put there unasked; no route reads forms of that type.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
-    let media = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let media = media_type(headers);
     matches!(media.as_str(), "application/json" | "application/x-www-form-urlencoded")
         || (media.contains('/') && media.ends_with("+json"))
+        || !headers.contains_key(header::CONTENT_TYPE)
+}
+
+/// Newline-delimited JSON, for which there is no registered type.
+pub(crate) fn is_json_lines(headers: &HeaderMap) -> bool {
+    matches!(media_type(headers).as_str(), "application/x-ndjson" | "application/ndjson")
+}
+
+pub(crate) fn is_form_data(headers: &HeaderMap) -> bool {
+    media_type(headers) == "multipart/form-data"
 }
 
 #[cfg(test)]

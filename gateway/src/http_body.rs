@@ -1,7 +1,7 @@
 //! `google.api.HttpBody`: bytes that are no message, as the request or the answer, or as the field that the rule names.
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::codec::schema::{Kind, Message, Schema};
 use crate::codec::wire::{Raw, Reader, WireError, Writer};
@@ -25,16 +25,14 @@ pub(crate) fn is_raw(schema: &Schema, root: MessageId, field: Option<u16>) -> bo
     id.is_some() && id == schema.id(NAME)
 }
 
+/// The content type that a request declares.
+pub(crate) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose();
+    content_type.map_err(|_| CodecError::from(Problem::Utf8).at_field(header::CONTENT_TYPE.as_str()).into())
+}
+
 /// Writes the body of the request where the rule wants it.
-pub(crate) fn write_request(
-    route: &Route,
-    content_type: Option<&HeaderValue>,
-    data: &[u8],
-    out: &mut Writer,
-) -> Result<(), Rejection> {
-    let content_type =
-        content_type.map(|v| v.to_str().map_err(|_| CodecError::from(Problem::Utf8).at_field("content-type")));
-    let content_type = content_type.transpose()?;
+pub(crate) fn write_request(route: &Route, content_type: Option<&str>, data: &[u8], out: &mut Writer) {
     let write = |out: &mut Writer| {
         if let Some(content_type) = content_type {
             out.tag(CONTENT_TYPE, 2);
@@ -54,7 +52,6 @@ pub(crate) fn write_request(
         }
         None => write(out),
     }
-    Ok(())
 }
 
 /// Content type and data of an answer. As everywhere in protobuf, the last occurrence counts.

@@ -106,9 +106,9 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// Was the field of the request message itself set?
-    pub fn contains(&self, field: u16) -> bool {
-        self.singular.contains([field].as_slice())
+    /// Was the field set?
+    pub fn contains(&self, field: &[u16]) -> bool {
+        self.singular.contains(field)
     }
 }
 
@@ -127,7 +127,8 @@ impl Query<'_> {
         Ok(given)
     }
 
-    fn parameter(&self, key: &str, value: &str, given: &mut Given, out: &mut Writer) -> Result<(), CodecError> {
+    /// One field, by the name and in the text form that a query has for it.
+    pub fn parameter(&self, key: &str, value: &str, given: &mut Given, out: &mut Writer) -> Result<(), CodecError> {
         let bound = self.bound.ok_or(Problem::UnknownParameter)?;
         let (name, map_key) = match key.strip_suffix(']').and_then(|k| k.split_once('[')) {
             Some((name, map_key)) => (name, Some(map_key)),
@@ -138,7 +139,7 @@ impl Query<'_> {
             return Ok(());
         }
         let field = self.schema.field(self.root, &path).ok_or(Problem::UnknownParameter)?;
-        if covers(bound, &path) {
+        if bound.covers(&path) {
             return Err(Problem::Bound.into());
         }
         self.check_oneofs(&path, given)?;
@@ -189,19 +190,6 @@ impl Query<'_> {
             None => Err(Problem::UnknownParameter),
         }
     }
-}
-
-/// Is the field, or a message that holds it, in the tree?
-fn covers(bound: &Bound, path: &[u16]) -> bool {
-    let mut at = bound;
-    for step in path {
-        match at.get(*step) {
-            Some(inner) if inner.is_empty() => return true,
-            Some(inner) => at = inner,
-            None => return false,
-        }
-    }
-    true
 }
 
 /// application/x-www-form-urlencoded: `+` is a space.

@@ -14,6 +14,7 @@ use tower::Service;
 use crate::BoxError;
 use crate::answer::{self, Form};
 use crate::body::RequestBody;
+use crate::client_stream;
 use crate::codec::{Bound, CodecError, Problem, wire::Writer};
 use crate::conditional;
 use crate::download;
@@ -25,6 +26,7 @@ use crate::params::{self, Query};
 use crate::patch;
 use crate::route::plan::{BodyRule, Route};
 use crate::service::Shared;
+use crate::upload;
 use crate::upstream;
 
 pub(crate) async fn handle<U, B>(
@@ -55,24 +57,23 @@ where
     let timeout = headers::timeout(&headers)?;
 
     let work = async {
-        let body = match route.body {
-            BodyRule::None => Bytes::new(),
-            _ => {
-                let limits = &shared.limits;
-                let body =
-                    RequestBody::new(body, &headers, limits.request_bytes, limits.body_patience)?.whole().await?;
-                if !route.raw_request && !body.is_empty() && !is_json(&headers) {
-                    return Err(Rejection::MediaType("application/json").into());
-                }
-                body
-            }
+        let (body, sending) = if route.rpc.client_streaming {
+            let messages = upload::messages(shared, index, &segments, uri.query(), &headers, body)?;
+            let (body, sending) = client_stream::body(messages);
+            (body, Some(sending))
+        } else {
+            let body = shared.whole_body(route, &headers, body).await?;
+            let message = shared.request_message(route, &segments, uri.query(), &headers, &body)?;
+            (Body::new(Full::new(message)), None)
         };
-        let message = shared.request_message(route, &segments, uri.query(), &headers, &body)?;
         if let Some(timeout) = timeout {
             metadata.insert(GRPC_TIMEOUT, headers::write_timeout(timeout.saturating_sub(started.elapsed())));
         }
-        let request = upstream::request(&route.rpc.uri, metadata, extensions, Body::new(Full::new(message)));
-        let answer = upstream::call(shared, upstream, request).await?;
+        let request = upstream::request(&route.rpc.uri, metadata, extensions, body);
+        let answer = match sending {
+            Some(sending) => client_stream::call(shared, upstream, request, sending).await?,
+            None => upstream::call(shared, upstream, request).await?,
+        };
         let mut response = match form {
             Form::Document => answer::unary(shared, route, answer).await?,
             Form::Raw => download::respond(shared, route, &method, &headers, answer).await?,
@@ -123,6 +124,22 @@ impl Shared {
         Err(if allowed.is_empty() { Rejection::Route } else { Rejection::Method(allowed) })
     }
 
+    async fn whole_body<B>(&self, route: &Route, headers: &HeaderMap, body: B) -> Result<Bytes, Rejection>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if let BodyRule::None = route.body {
+            return Ok(Bytes::new());
+        }
+        let limits = &self.limits;
+        let body = RequestBody::new(body, headers, limits.request_bytes, limits.body_patience)?.whole().await?;
+        if !route.raw_request && !body.is_empty() && !is_json(headers) {
+            return Err(Rejection::MediaType("application/json"));
+        }
+        Ok(body)
+    }
+
     /// The framed request message: query, then body, then path, then header, so that what takes precedence comes last.
     fn request_message(
         &self,
@@ -135,11 +152,11 @@ impl Shared {
         let mut out = Writer::new(frame::buffer(body.len() + 64));
         let given = self.query(route, query, headers, &mut out)?;
         if route.raw_request {
-            raw::write_request(route, headers.get(header::CONTENT_TYPE), body, &mut out)?;
+            raw::write_request(route, raw::content_type(headers)?, body, &mut out);
         } else {
             self.body(route, body, &mut out)?;
             if let (Some(mask), false) = (route.mask, body.is_empty())
-                && !given.contains(mask)
+                && !given.contains(&[mask])
             {
                 patch::write_mask(&self.codec.schema, route, mask, body, &mut out)?;
             }
@@ -164,6 +181,20 @@ impl Shared {
         Query { schema, root, bound, overridden }.write(query, out)
     }
 
+    /// One field that a form sets, as a query parameter would.
+    pub fn form_field(
+        &self,
+        route: &Route,
+        name: &str,
+        text: &str,
+        given: &mut params::Given,
+        out: &mut Writer,
+    ) -> Result<(), CodecError> {
+        let (schema, root, bound) = (&self.codec.schema, route.rpc.input, Some(&route.query_bound));
+        let written = Query { schema, root, bound, overridden: None }.parameter(name, text, given, out);
+        written.map_err(|e| if *e.problem() == Problem::UnknownParameter { Problem::UnknownField.into() } else { e })
+    }
+
     /// The fields that path variables set.
     pub fn path(&self, route: &Route, segments: &[&str], out: &mut Writer) -> Result<(), CodecError> {
         for capture in &route.captures {
@@ -178,7 +209,7 @@ impl Shared {
         Ok(())
     }
 
-    fn last_event_id(&self, route: &Route, headers: &HeaderMap, out: &mut Writer) -> Result<(), CodecError> {
+    pub fn last_event_id(&self, route: &Route, headers: &HeaderMap, out: &mut Writer) -> Result<(), CodecError> {
         let Some((field, id)) = route.rpc.resume_field.as_deref().zip(headers.get(&LAST_EVENT_ID)) else {
             return Ok(());
         };
@@ -187,7 +218,8 @@ impl Shared {
             .map_err(|p| CodecError::from(p).at_field(LAST_EVENT_ID.as_str()))
     }
 
-    fn body(&self, route: &Route, json: &[u8], out: &mut Writer) -> Result<(), CodecError> {
+    /// The fields that a JSON body sets.
+    pub fn body(&self, route: &Route, json: &[u8], out: &mut Writer) -> Result<(), CodecError> {
         // No body at all is a body that sets nothing.
         if json.is_empty() {
             return Ok(());

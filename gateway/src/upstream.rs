@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 use crate::BoxError;
+use crate::client_stream::Sending;
 use crate::error::Failure;
 use crate::frame::{Deframer, FrameError};
 use crate::service::Shared;
@@ -40,8 +41,12 @@ where
     U: Service<Request<Body>, Response = Response<Body>>,
     U::Error: Into<BoxError>,
 {
-    let response = upstream.oneshot(request).await.map_err(|e| unreachable_upstream(e.into()))?;
-    Answer::new(shared.clone(), response)
+    answer(shared, upstream.oneshot(request).await.map_err(Into::into))
+}
+
+/// Fails if the head already says that there is no message.
+pub(crate) fn answer(shared: &Arc<Shared>, response: Result<Response<Body>, BoxError>) -> Result<Answer, Box<Failure>> {
+    Answer::new(shared.clone(), response.map_err(unreachable_upstream)?)
 }
 
 /// A service may fail with a status of its own. Of anything else only the code is told: the cause is not for clients.
@@ -67,6 +72,8 @@ pub(crate) struct Answer {
     body: Body,
     frames: Deframer,
     ended: bool,
+    /// The request of a client stream, which may go on while the answer comes.
+    pub sending: Option<Sending>,
 }
 
 impl Answer {
@@ -78,11 +85,22 @@ impl Answer {
         told.unwrap_or(Ok(()))?;
         check_http_status(head.status)?;
         let frames = Deframer::new(shared.limits.response_message_bytes);
-        Ok(Self { shared, head: head.headers, trailers: HeaderMap::new(), body, frames, ended })
+        Ok(Self { shared, head: head.headers, trailers: HeaderMap::new(), body, frames, ended, sending: None })
     }
 
     /// The next message; `None` after the last one of a call that went well.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<Failure>>>> {
+        let message = self.poll_upstream(cx);
+        if matches!(message, Poll::Pending | Poll::Ready(Some(Err(_))))
+            && let Some(sending) = &mut self.sending
+            && let Poll::Ready(rejection) = sending.poll_rejection(cx)
+        {
+            return self.fail(rejection.into());
+        }
+        message
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<Failure>>>> {
         loop {
             match self.frames.next() {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),

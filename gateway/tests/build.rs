@@ -9,7 +9,10 @@ use support::compile_text;
 fn build(methods: &str) -> Result<(), String> {
     let text = format!(
         r#"syntax = "proto3"; package t;
-        import "google/api/annotations.proto"; import "rialto/gateway/v1/event_stream.proto";
+        import "google/api/annotations.proto"; import "google/api/httpbody.proto";
+        import "rialto/gateway/v1/event_stream.proto"; import "rialto/gateway/v1/file_upload.proto";
+        message File {{ string name = 1; google.api.HttpBody file = 2; Info info = 3; int32 size = 4; }}
+        message Info {{ string name = 1; }}
         message In {{ string a = 1; repeated string many = 2; In inner = 3; map<string, string> map = 4; }}
         service S {{ {methods} }}"#
     );
@@ -53,10 +56,49 @@ fn rules_that_do_not_fit_the_messages_are_refused() {
 }
 
 #[test]
-fn client_streams_have_no_route_yet() {
-    let rpc = r#"rpc A(stream In) returns (In) { option (google.api.http) = { post: "/x" }; }"#;
-    assert_eq!(build(rpc), Err("t.S.A: a client-streaming method cannot have an HTTP route".to_owned()));
+fn client_streams_need_a_body() {
+    let rpc = |rule: &str| format!(r#"rpc A(stream In) returns (In) {{ option (google.api.http) = {{ {rule} }}; }}"#);
+    assert_eq!(build(&rpc(r#"post: "/x" body: "*""#)), Ok(()));
+    assert_eq!(build(&rpc(r#"post: "/x" body: "inner""#)), Ok(()));
+    let error = "t.S.A (POST /x): a client-streaming method needs a body";
+    assert_eq!(build(&rpc(r#"post: "/x""#)), Err(error.to_owned()));
     assert_eq!(build("rpc A(stream In) returns (stream In);"), Ok(()));
+}
+
+#[test]
+fn file_upload_options_are_checked() {
+    let rpc = |input: &str, rule: &str, field: &str| {
+        let rule = format!(r#"option (google.api.http) = {{ post: "{rule} }};"#);
+        let option = format!(r#"option (rialto.gateway.v1.file_upload) = {{ filename_field: "{field}" }};"#);
+        build(&format!("rpc A({input}) returns (In) {{ {rule} {option} }}"))
+    };
+    assert_eq!(rpc("stream File", r#"/x" body: "file""#, "info.name"), Ok(()));
+    assert_eq!(rpc("stream File", r#"/x" body: "file""#, ""), Ok(()));
+    for (input, rule, field, error) in [
+        ("File", r#"/x" body: "file""#, "name", ": file_upload is for client-streaming methods"),
+        ("stream File", r#"/x" body: "file""#, "nope", ": file_upload: \"nope\" is not a string field"),
+        ("stream File", r#"/x" body: "file""#, "size", ": file_upload: \"size\" is not a string field"),
+        (
+            "stream File",
+            r#"/x" body: "info""#,
+            "name",
+            " (POST /x): file_upload needs a body that is a google.api.HttpBody",
+        ),
+        (
+            "stream File",
+            r#"/x/{name}" body: "file""#,
+            "name",
+            " (POST /x/{name}): file_upload: \"name\" is set by the path or the body",
+        ),
+        (
+            "stream File",
+            r#"/x" body: "file""#,
+            "file.content_type",
+            " (POST /x): file_upload: \"file.content_type\" is set by the path or the body",
+        ),
+    ] {
+        assert_eq!(rpc(input, rule, field), Err(format!("t.S.A{error}")));
+    }
 }
 
 #[test]

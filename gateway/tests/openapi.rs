@@ -168,3 +168,20 @@ fn every_stream_is_a_channel_of_the_asyncapi_document() {
     assert_eq!(doc["operations"]["Described_Talk_send"]["x-method"], "test.described.Described.Talk");
     references_lead_somewhere(&doc);
 }
+
+#[test]
+fn bodies_that_are_bytes_or_streams_are_told_as_such() {
+    let info = Info { title: "Files".into(), version: "1".into(), ..Info::default() };
+    let doc = document(&support::pool(&["files.proto"]), &info, |_, _| {});
+    let content = |path: &str, verb: &str| doc["paths"][path][verb]["requestBody"]["content"].clone();
+    let post = content("/v1/folders/{folder}/files", "post");
+    assert_eq!((&post["*/*"], post.get("multipart/form-data").is_some()), (&json!({}), true));
+    assert_eq!(content("/v1/stored/{name}", "put"), json!({ "*/*": {} }));
+    let rows = content("/v1/tables/{table}/rows", "post");
+    let row = json!({ "$ref": "#/components/schemas/test.files.Row.Input" });
+    assert_eq!(rows["application/json"]["schema"], json!({ "type": "array", "items": row }));
+    assert_eq!(rows["application/x-ndjson"]["schema"], row);
+    for path in ["/v1/files/{name}", "/v1/files/{name}:download", "/v1/parts/{name}"] {
+        assert_eq!(doc["paths"][path]["get"]["responses"]["200"]["content"], json!({ "*/*": {} }), "{path}");
+    }
+}

@@ -43,6 +43,19 @@ impl Bound {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Is the field, or a message that holds it, in the tree?
+    pub fn covers(&self, path: &[u16]) -> bool {
+        let mut at = self;
+        for step in path {
+            match at.get(*step) {
+                Some(inner) if inner.is_empty() => return true,
+                Some(inner) => at = inner,
+                None => return false,
+            }
+        }
+        true
+    }
 }
 
 /// Which members of an object were there already: a bit per field, then a bit per oneof.

@@ -64,6 +64,13 @@ pub(super) fn request(
             }
         }
     };
+    if method.is_client_streaming() {
+        let content = json!({
+            "application/json": { "schema": { "type": "array", "items": schema } },
+            "application/x-ndjson": { "schema": schema },
+        });
+        return Some(json!({ "content": content, "required": false }));
+    }
     // No body at all is a body that sets nothing.
     Some(json!({ "content": { "application/json": { "schema": schema } }, "required": required }))
 }

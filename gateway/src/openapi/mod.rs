@@ -101,9 +101,6 @@ impl Writer {
     fn method(&mut self, method: &MethodDescriptor, customize: &mut impl FnMut(&MethodDescriptor, &mut Value)) {
         for rule in self.options.rules(method).unwrap_or_default() {
             let Ok(template) = Template::parse(&rule.path) else { continue };
-            if method.is_client_streaming() && !media::is_file_body(method, &rule) {
-                continue;
-            }
             let mut operation = self.operation(method, &rule, &template);
             customize(method, &mut operation);
             self.paths.insert(&template, method.input(), rule.method.as_ref(), operation);

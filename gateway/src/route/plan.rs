@@ -29,6 +29,8 @@ pub(crate) struct Rpc {
     pub declared_events: bool,
     pub id_field: Option<Vec<u16>>,
     pub resume_field: Option<Vec<u16>>,
+    /// The request field that takes the name of an uploaded file.
+    pub filename_field: Option<FilenameField>,
     /// The response has exactly one oneof, whose case names events.
     pub cases: bool,
 }
@@ -38,6 +40,12 @@ impl Rpc {
     pub fn is_streaming(&self) -> bool {
         self.client_streaming || self.server_streaming
     }
+}
+
+pub(crate) struct FilenameField {
+    pub field: Vec<u16>,
+    /// As declared, for errors.
+    pub name: Box<str>,
 }
 
 pub(crate) enum BodyRule {
@@ -91,10 +99,9 @@ pub(crate) fn plan(pool: &DescriptorPool, schema: &Schema, chosen: Option<&[Stri
         for method in service.methods() {
             let name = method.full_name();
             let rules = options.rules(&method).map_err(|problem| BuildError::rule(name, problem))?;
-            let rpc = Arc::new(planner.rpc(&method, options.event_stream(&method))?);
-            if rpc.client_streaming && !rules.is_empty() {
-                return Err(BuildError::rule(name, "a client-streaming method cannot have an HTTP route"));
-            }
+            let mut rpc = planner.rpc(&method, options.event_stream(&method))?;
+            rpc.filename_field = planner.filename_field(&rpc, options.filename_field(&method), name)?;
+            let rpc = Arc::new(rpc);
             for rule in &rules {
                 planner.add(&rpc, rule, &format!("{name} ({})", rule.describe()))?;
             }
@@ -143,6 +150,7 @@ impl Planner<'_> {
             declared_events: declared,
             id_field: self.event_field(name, output, &events.id_field)?,
             resume_field: self.event_field(name, input, &events.resume_field)?,
+            filename_field: None,
             cases: self.schema.message(output).oneofs.len() == 1,
             input,
             output,
@@ -163,6 +171,47 @@ impl Planner<'_> {
         } else {
             Err(BuildError::rule(method, format!("event_stream: {path:?} is not a scalar field")))
         }
+    }
+
+    fn filename_field(
+        &self,
+        rpc: &Rpc,
+        declared: Option<String>,
+        method: &str,
+    ) -> Result<Option<FilenameField>, BuildError> {
+        let Some(path) = declared else { return Ok(None) };
+        if !rpc.client_streaming {
+            return Err(BuildError::rule(method, "file_upload is for client-streaming methods"));
+        }
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let found = self.schema.resolve(rpc.input, &path).ok();
+        let field = found.as_deref().and_then(|p| self.schema.field(rpc.input, p));
+        let usable = field.is_some_and(|f| f.card == Card::Singular && matches!(f.kind, Kind::String));
+        match found.filter(|_| usable) {
+            Some(field) => Ok(Some(FilenameField { field, name: path.into() })),
+            None => Err(BuildError::rule(method, format!("file_upload: {path:?} is not a string field"))),
+        }
+    }
+
+    /// What a client stream and its rule must have in common.
+    fn check_client_stream(&self, rpc: &Rpc, route: &Route, name: &str) -> Result<(), BuildError> {
+        if !rpc.client_streaming {
+            return Ok(());
+        }
+        if let BodyRule::None = route.body {
+            return Err(BuildError::rule(name, "a client-streaming method needs a body"));
+        }
+        let Some(FilenameField { field, name: path }) = &rpc.filename_field else { return Ok(()) };
+        if !route.raw_request {
+            return Err(BuildError::rule(name, "file_upload needs a body that is a google.api.HttpBody"));
+        }
+        let inside = route.body_field.is_none() || route.query_bound.covers(field);
+        if inside {
+            return Err(BuildError::rule(name, format!("file_upload: {path:?} is set by the path or the body")));
+        }
+        Ok(())
     }
 
     fn add(&mut self, rpc: &Arc<Rpc>, rule: &Rule, name: &str) -> Result<(), BuildError> {
@@ -204,15 +253,9 @@ impl Planner<'_> {
             "" => None,
             field => Some(self.top_level(rpc.output, field, "response_body", name)?),
         };
-        let index = self.routes.len();
-        if let Err(first) = self.router.insert(rule.method.as_ref(), &template, index) {
-            let first = self.names.get(first).cloned().unwrap_or_default();
-            return Err(BuildError::Duplicate { first, second: name.to_owned() });
-        }
         let raw_response = http_body::is_raw(self.schema, rpc.output, response_body);
-        let rpc = rpc.clone();
-        self.routes.push(Route {
-            rpc,
+        let route = Route {
+            rpc: rpc.clone(),
             captures,
             body,
             body_field,
@@ -222,7 +265,14 @@ impl Planner<'_> {
             mask,
             path_bound,
             query_bound,
-        });
+        };
+        self.check_client_stream(rpc, &route, name)?;
+        let index = self.routes.len();
+        if let Err(first) = self.router.insert(rule.method.as_ref(), &template, index) {
+            let first = self.names.get(first).cloned().unwrap_or_default();
+            return Err(BuildError::Duplicate { first, second: name.to_owned() });
+        }
+        self.routes.push(route);
         self.names.push(name.to_owned());
         Ok(())
     }
@@ -249,8 +299,10 @@ impl Planner<'_> {
         let mask = message.by_name("update_mask", 0)?;
         let is_mask = matches!(mask.kind, Kind::Message(id) if self.schema.message(id).shape == Shape::FieldMask);
         let is_resource = matches!(resource.kind, Kind::Message(id) if self.schema.message(id).shape == Shape::Plain);
-        let wanted =
-            rule.method == Some(Method::PATCH) && resource.card == Card::Singular && mask.card == Card::Singular;
+        let wanted = rule.method == Some(Method::PATCH)
+            && !rpc.client_streaming
+            && resource.card == Card::Singular
+            && mask.card == Card::Singular;
         let free = path_bound.get(mask.index).is_none() && mask.index != *index;
         (wanted && is_mask && is_resource && free).then_some(mask.index)
     }

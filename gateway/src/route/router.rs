@@ -28,6 +28,15 @@ struct End {
     route: usize,
 }
 
+/// How a route takes the method, the best first. The path counts more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Own,
+    /// For HEAD.
+    Get,
+    Any,
+}
+
 /// No route: the methods that the path has, if any.
 pub(crate) struct Miss {
     pub allowed: Vec<Method>,
@@ -57,15 +66,18 @@ impl Router {
 
     /// Finds the route of a raw path that was split at its slashes.
     pub fn find(&self, method: &Method, segments: &mut [&str]) -> Result<usize, Miss> {
-        let get = *method == Method::HEAD;
-        let exact = |e: &End| e.method.as_ref() == Some(method) || (get && e.method.as_ref() == Some(&Method::GET));
-        if let Some(route) = self.search(segments, exact).or_else(|| self.search(segments, |e| e.method.is_none())) {
+        let fit = |e: &End| match &e.method {
+            Some(own) if own == method => Some(Fit::Own),
+            Some(own) => (*method == Method::HEAD && *own == Method::GET).then_some(Fit::Get),
+            None => Some(Fit::Any),
+        };
+        if let Some(route) = self.search(segments, fit) {
             return Ok(route);
         }
         let mut allowed = Vec::new();
         self.search(segments, |e| {
             allowed.extend(e.method.clone());
-            false
+            None
         });
         if allowed.contains(&Method::GET) {
             allowed.push(Method::HEAD);
@@ -80,19 +92,19 @@ impl Router {
 
     /// The verb of a template is the text after the last colon; where no such route exists, the colon belongs to the
     /// segment. On success by verb, the verb is cut off the last segment.
-    fn search(&self, segments: &mut [&str], mut accept: impl FnMut(&End) -> bool) -> Option<usize> {
+    fn search(&self, segments: &mut [&str], mut fit: impl FnMut(&End) -> Option<Fit>) -> Option<usize> {
         if let Some(last) = segments.last_mut()
             && let Some((stem, verb)) = last.rsplit_once(':')
         {
             let whole = std::mem::replace(last, stem);
-            if let Some(route) = self.root.walk(segments, Some(verb), &mut accept) {
+            if let Some(route) = self.root.walk(segments, Some(verb), &mut fit) {
                 return Some(route);
             }
             if let Some(last) = segments.last_mut() {
                 *last = whole;
             }
         }
-        self.root.walk(segments, None, &mut accept)
+        self.root.walk(segments, None, &mut fit)
     }
 }
 
@@ -117,17 +129,20 @@ impl Node {
     }
 
     /// A node stands at one depth, so each is visited once at most, whatever the path.
-    fn walk(&self, segments: &[&str], verb: Option<&str>, accept: &mut impl FnMut(&End) -> bool) -> Option<usize> {
-        let mut pick = |ends: &[End]| ends.iter().find(|e| e.verb.as_deref() == verb && accept(e)).map(|e| e.route);
+    fn walk(&self, segments: &[&str], verb: Option<&str>, fit: &mut impl FnMut(&End) -> Option<Fit>) -> Option<usize> {
+        let pick = |ends: &[End], fit: &mut dyn FnMut(&End) -> Option<Fit>| {
+            let ends = ends.iter().filter(|e| e.verb.as_deref() == verb);
+            ends.filter_map(|e| Some((fit(e)?, e.route))).min().map(|(_, route)| route)
+        };
         let Some((first, rest)) = segments.split_first() else {
-            return pick(&self.ends).or_else(|| pick(&self.multi));
+            return pick(&self.ends, fit).or_else(|| pick(&self.multi, fit));
         };
         self.literal(first)
-            .and_then(|node| node.walk(rest, verb, accept))
+            .and_then(|node| node.walk(rest, verb, fit))
             .or_else(|| {
                 let node = self.single.as_ref().filter(|_| !first.is_empty())?;
-                node.walk(rest, verb, accept)
+                node.walk(rest, verb, fit)
             })
-            .or_else(|| self.multi.iter().find(|e| e.verb.as_deref() == verb && accept(e)).map(|e| e.route))
+            .or_else(|| pick(&self.multi, fit))
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the `google.api.http` and `rialto.gateway.v1.event_stream` options of a method.
+//! Reads the `google.api.http` option and those of `rialto.gateway.v1` of a method.
 
 use http::Method;
 use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor};
@@ -24,6 +24,7 @@ pub(crate) struct EventStream {
 pub(crate) struct Options {
     http: Option<ExtensionDescriptor>,
     event_stream: Option<ExtensionDescriptor>,
+    file_upload: Option<ExtensionDescriptor>,
 }
 
 impl Options {
@@ -31,6 +32,7 @@ impl Options {
         Self {
             http: pool.get_extension_by_name("google.api.http"),
             event_stream: pool.get_extension_by_name("rialto.gateway.v1.event_stream"),
+            file_upload: pool.get_extension_by_name("rialto.gateway.v1.file_upload"),
         }
     }
 
@@ -55,6 +57,11 @@ impl Options {
     pub fn event_stream(&self, method: &MethodDescriptor) -> Option<EventStream> {
         let option = option(method, self.event_stream.as_ref())?;
         Some(EventStream { id_field: text(&option, "id_field"), resume_field: text(&option, "resume_field") })
+    }
+
+    /// The `filename_field` of the `file_upload` option.
+    pub fn filename_field(&self, method: &MethodDescriptor) -> Option<String> {
+        option(method, self.file_upload.as_ref()).map(|option| text(&option, "filename_field"))
     }
 }
 

@@ -1,21 +1,23 @@
 //! Descriptors and an upstream that plays a gRPC server.
 #![allow(dead_code)]
 
+pub mod files;
+pub mod net;
 pub mod socket;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use rialto_gateway::{Builder, Gateway};
+use rialto_gateway::{BoxError, Builder, Gateway};
 use serde_json::Value;
 use tonic::body::Body;
-use tower::ServiceExt;
 use tower::util::BoxCloneService;
 
 /// Compiles test protos; the annotations come from the contract's own directory.
@@ -62,7 +64,7 @@ pub struct Call {
     pub extension: Option<u32>,
 }
 
-pub type Upstream = BoxCloneService<Request<Body>, Response<Body>, tonic::Status>;
+pub type Upstream = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
 /// Answers every call by `answer`, and remembers the calls.
 pub fn upstream(
@@ -82,7 +84,7 @@ pub fn upstream(
                 extension: parts.extensions.get::<u32>().copied(),
             };
             log.lock().expect("log").push(call.clone());
-            answer(&call)
+            answer(&call).map_err(BoxError::from)
         }
     });
     (BoxCloneService::new(service), calls)
@@ -126,6 +128,7 @@ pub struct Fixture {
     pub gateway: Gateway<Upstream>,
     pub calls: Arc<Mutex<Vec<Call>>>,
     pub pool: DescriptorPool,
+    served: OnceLock<SocketAddr>,
 }
 
 pub fn library(configure: impl FnOnce(Builder) -> Builder) -> Fixture {
@@ -136,10 +139,18 @@ pub fn library_with(
     configure: impl FnOnce(Builder) -> Builder,
     answer: impl Fn(&Call) -> Result<Response<Body>, tonic::Status> + Send + Sync + 'static,
 ) -> Fixture {
-    let set = compile(&["library.proto"]);
+    fixture(&compile(&["library.proto"]), configure, answer)
+}
+
+pub fn fixture(
+    set: &[u8],
+    configure: impl FnOnce(Builder) -> Builder,
+    answer: impl Fn(&Call) -> Result<Response<Body>, tonic::Status> + Send + Sync + 'static,
+) -> Fixture {
     let (upstream, calls) = upstream(answer);
-    let gateway = configure(Gateway::builder(&set)).build(upstream).expect("gateway");
-    Fixture { gateway, calls, pool: DescriptorPool::decode(set.as_slice()).expect("descriptors") }
+    let gateway = configure(Gateway::builder(set)).build(upstream).expect("gateway");
+    let pool = DescriptorPool::decode(set).expect("descriptors");
+    Fixture { gateway, calls, pool, served: OnceLock::new() }
 }
 
 #[derive(Debug)]
@@ -164,11 +175,14 @@ impl Answer {
 }
 
 impl Fixture {
+    /// Where the gateway listens.
+    pub fn addr(&self) -> SocketAddr {
+        *self.served.get_or_init(|| net::serve(self.gateway.clone()))
+    }
+
+    /// Sends a request through a socket of its own.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let response = self.gateway.clone().oneshot(request).await.expect("infallible");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("body").to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        net::send(self.addr(), request).await
     }
 
     pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
