@@ -138,7 +138,7 @@ pub(crate) async fn unary(
     status(shared, trailers).unwrap_or_else(|| Err(no_status()))?;
     let message = message.filter(|_| frames.is_empty());
     let message = message.ok_or_else(|| Failure::upstream(Code::Internal, "the service answered without a message"))?;
-    let mut json = Vec::with_capacity(message.len() * 2 + 64);
+    let mut json = Vec::with_capacity(message.len() * 3 + 64);
     shared.print(route, &message, &mut json).map_err(|_| unprintable())?;
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();

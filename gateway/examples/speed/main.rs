@@ -57,7 +57,7 @@ fn compare<Floor: DeserializeOwned + Serialize>(pool: &DescriptorPool, name: &st
     let wire = support::encode(pool, message, value);
     let floor: Floor = serde_json::from_str(&json).expect("valid");
     let print = |codec: &Codec| {
-        let mut out = Vec::with_capacity(wire.len() * 2 + 64);
+        let mut out = Vec::with_capacity(wire.len() * 3 + 64);
         codec.wire_to_json(id, &wire, &mut out).expect("valid");
         black_box(out);
     };

@@ -150,8 +150,10 @@ impl<'s, 'o> Encoder<'s, 'o> {
     #[inline]
     fn key(&mut self, f: &Field) {
         // Nothing but a fresh object ends in a brace that opens.
-        let comma = usize::from(self.out.last() == Some(&b'{'));
-        self.out.extend_from_slice(f.key.get(comma..).unwrap_or_default());
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+        f.key.append(self.out);
     }
 
     #[inline]
@@ -172,6 +174,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
     }
 
     /// One occurrence of a repeated field: one element, or a packed run of them.
+    #[inline]
     fn elements(&mut self, f: &'s Field, raw: Raw<'_>, index: &mut usize) -> Result<()> {
         let wire_type = f.kind.wire_type();
         match raw {
@@ -187,6 +190,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
         }
     }
 
+    #[inline]
     fn listed(&mut self, kind: Kind, raw: Raw<'_>, index: &mut usize) -> Result<()> {
         if *index > 0 {
             self.out.push(b',');
@@ -343,7 +347,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
         self.out.push(b'{');
         self.group(f, &group).map_err(|e| e.at_field(&f.json_name))?;
         if self.out.len() > start + 1 {
-            self.out.drain(start..start + f.key.len());
+            self.out.drain(start..start + 1 + f.key.len());
             return Ok(());
         }
         self.out.truncate(start);

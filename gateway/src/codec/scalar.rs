@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::append::{append, is_plain_ascii};
 use super::error::{Problem, clip};
 use super::lex::plain_prefix;
 use super::number;
@@ -138,10 +139,7 @@ pub(crate) fn write_json(
 ) -> Result<(), Problem> {
     let mut int = itoa::Buffer::new();
     let (text, quoted) = match (kind, raw) {
-        (Kind::String, Raw::Bytes(b)) => {
-            write_string(out, std::str::from_utf8(b).map_err(|_| Problem::Utf8)?);
-            return Ok(());
-        }
+        (Kind::String, Raw::Bytes(b)) => return write_utf8(out, b),
         (Kind::Bytes, Raw::Bytes(b)) => {
             write_bytes(out, b);
             return Ok(());
@@ -173,10 +171,10 @@ pub(crate) fn write_json(
     };
     if quoted || key {
         out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
+        append(out, text.as_bytes());
         out.push(b'"');
     } else {
-        out.extend_from_slice(text.as_bytes());
+        append(out, text.as_bytes());
     }
     Ok(())
 }
@@ -187,10 +185,10 @@ pub(crate) fn write_enum(schema: &Schema, id: EnumId, number: i32, out: &mut Vec
         out.extend_from_slice(b"null");
     } else if let Some(name) = e.value_name(number) {
         out.push(b'"');
-        out.extend_from_slice(name.as_bytes());
+        append(out, name.as_bytes());
         out.push(b'"');
     } else {
-        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        append(out, itoa::Buffer::new().format(number).as_bytes());
     }
 }
 
@@ -222,7 +220,7 @@ fn special(v: f64) -> Option<&'static [u8]> {
 
 /// `1.0` is printed as `1`, which is what JavaScript and the other protobuf printers do.
 fn whole(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    append(out, text.strip_suffix(".0").unwrap_or(text).as_bytes());
 }
 
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -235,8 +233,21 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Prints a JSON string.
+/// Prints bytes as a JSON string, if they are UTF-8.
 #[inline]
+fn write_utf8(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Problem> {
+    // One look at the bytes answers both questions: ASCII is UTF-8.
+    if is_plain_ascii(bytes) {
+        out.push(b'"');
+        append(out, bytes);
+        out.push(b'"');
+    } else {
+        write_string(out, std::str::from_utf8(bytes).map_err(|_| Problem::Utf8)?);
+    }
+    Ok(())
+}
+
+/// Prints a JSON string.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
     out.reserve(rest.len() + 2);

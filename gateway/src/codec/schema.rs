@@ -10,6 +10,8 @@ use prost_reflect::{
     MessageDescriptor,
 };
 
+use super::append::Snippet;
+
 /// Field numbers up to this are looked up by indexing, larger ones by binary search.
 const DENSE: usize = 256;
 const NONE: u16 = u16::MAX;
@@ -133,8 +135,8 @@ pub(crate) struct Field {
     pub index: u16,
     pub name: Box<str>,
     pub json_name: Box<str>,
-    /// `,"jsonName":`, ready to be copied; without its first byte for the first member of an object.
-    pub key: Box<[u8]>,
+    /// `"jsonName":`, ready to be copied.
+    pub key: Snippet,
     pub kind: Kind,
     pub card: Card,
     /// Unset and zero differ (`optional`, oneof member, message, proto2).
@@ -332,7 +334,7 @@ impl Field {
         Self {
             number: either!(d, d => d.number()),
             index: 0,
-            key: format!(",\"{json_name}\":").into_bytes().into(),
+            key: Snippet::new(&format!("\"{json_name}\":")),
             name,
             json_name,
             kind: Kind::new(&either!(d, d => d.kind()), ids),
@@ -428,6 +430,12 @@ impl Enum {
 
     #[inline]
     pub fn value_name(&self, number: i32) -> Option<&str> {
+        // Most enums count from zero without gaps.
+        if let Some((n, name)) = self.numbers.get(number as usize)
+            && *n == number
+        {
+            return Some(name);
+        }
         let i = self.numbers.binary_search_by_key(&number, |(n, _)| *n).ok()?;
         self.numbers.get(i).map(|(_, n)| &**n)
     }

@@ -51,13 +51,27 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn varint(&mut self) -> Result<u64, WireError> {
-        if let Some((&byte, rest)) = self.rest.split_first()
-            && byte < 0x80
+        match self.rest {
+            [a, rest @ ..] if *a < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*a))
+            }
+            [a, b, rest @ ..] if *b < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*a & 0x7f) | u64::from(*b) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
+        if let Some(bytes) = self.rest.first_chunk()
+            && let Some((value, len)) = varint_of_word(u64::from_le_bytes(*bytes))
         {
-            self.rest = rest;
-            return Ok(u64::from(byte));
+            self.rest = self.rest.get(len..).unwrap_or_default();
+            return Ok(value);
         }
         let mut value = 0u64;
         for (i, &byte) in self.rest.iter().take(10).enumerate() {
@@ -72,7 +86,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Field number and wire type of the next value; `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub fn tag(&mut self) -> Result<Option<(u32, u8)>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -99,7 +113,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value after a tag.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self, number: u32, wire_type: u8) -> Result<Raw<'a>, WireError> {
         match wire_type {
             0 => self.varint().map(Raw::Varint),
@@ -232,6 +246,18 @@ impl Writer {
     }
 }
 
+/// The varint at the beginning of eight bytes, if it ends there, and its length: the last byte is the first one whose high
+/// bit is clear, and then neighbours of 7, 14 and 28 bits are pushed together.
+#[inline]
+fn varint_of_word(word: u64) -> Option<(u64, usize)> {
+    let ends = !word & 0x8080_8080_8080_8080;
+    let x = word & (ends ^ ends.wrapping_sub(1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    let x = x & 0x007f_007f_007f_007f | (x & 0x7f00_7f00_7f00_7f00) >> 1;
+    let x = x & 0x0000_3fff_0000_3fff | (x & 0x3fff_0000_3fff_0000) >> 2;
+    let x = x & 0x0fff_ffff | (x & 0x0fff_ffff_0000_0000) >> 4;
+    (ends != 0).then_some((x, ends.trailing_zeros() as usize / 8 + 1))
+}
+
 fn varint_len(value: usize) -> usize {
     ((usize::BITS - (value | 1).leading_zeros()) as usize).div_ceil(7)
 }
@@ -246,4 +272,30 @@ pub(crate) fn zigzag64(n: i64) -> u64 {
 
 pub(crate) fn unzigzag64(n: u64) -> i64 {
     (n >> 1) as i64 ^ -((n & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn varints_are_read_as_they_were_written(value: u64, shift in 0..64, rest: [u8; 9]) {
+            let value = value >> shift;
+            let mut writer = Writer::new(Vec::new());
+            writer.varint(value);
+            let len = writer.buf.len();
+            prop_assert_eq!(len, varint_len(value as usize));
+            // Whatever follows, and if nothing does.
+            for tail in [&rest[..], &[]] {
+                let bytes = [&writer.buf, tail].concat();
+                let mut reader = Reader::new(&bytes);
+                prop_assert_eq!(reader.varint(), Ok(value));
+                prop_assert_eq!(reader.rest, tail);
+            }
+            prop_assert_eq!(Reader::new(&writer.buf[..len - 1]).varint(), Err(WireError::Truncated));
+        }
+    }
 }
