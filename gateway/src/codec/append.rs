@@ -29,6 +29,28 @@ impl Snippet {
         self.len
     }
 
+    /// Does the text begin with this one?
+    #[inline]
+    pub fn begins(&self, text: &[u8]) -> bool {
+        match self.len {
+            8..=16 => self.ends_are::<8>(text),
+            17..=32 => self.ends_are::<16>(text),
+            0..=7 => text.first_chunk().is_some_and(|head| {
+                let differs =
+                    u64::from_le_bytes(*head) ^ u64::from_le_bytes(*self.padded.first_chunk().unwrap_or(&[0; 8]));
+                differs << (64 - 8 * self.len.max(1)) == 0
+            }),
+            _ => text.starts_with(&self.long),
+        }
+    }
+
+    /// Compares the first `N` bytes and the last `N` of up to `2 * N`.
+    #[inline]
+    fn ends_are<const N: usize>(&self, text: &[u8]) -> bool {
+        let (Some(own), Some(text)) = (self.padded.get(..self.len), text.get(..self.len)) else { return false };
+        own.first_chunk::<N>() == text.first_chunk::<N>() && own.last_chunk::<N>() == text.last_chunk::<N>()
+    }
+
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
         if self.len <= Self::PADDED {
@@ -135,6 +157,21 @@ mod tests {
             append(&mut out, &text[..len]);
             Snippet::new(std::str::from_utf8(&text[..len]).expect("ASCII")).append(&mut out);
             assert_eq!(out, [b"before", &text[..len], &text[..len]].concat(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_snippet_knows_what_begins_with_it() {
+        let text: Vec<u8> = (b'a'..=b'z').chain(b'A'..=b'Z').collect();
+        for len in 1..40 {
+            let snippet = Snippet::new(std::str::from_utf8(&text[..len]).expect("ASCII"));
+            assert!(snippet.begins(&text), "{len}");
+            assert!(!snippet.begins(&text[..len - 1]), "{len}");
+            for at in 0..len {
+                let mut other = text.clone();
+                other[at] = b'!';
+                assert!(!snippet.begins(&other), "{at} of {len}");
+            }
         }
     }
 

@@ -50,31 +50,42 @@ fn quote(problem: Problem) -> Problem {
 }
 
 fn write_integer(kind: Kind, value: i128, text: &str, out: &mut Writer) -> Result<(), Problem> {
-    let bad = || Problem::out_of_range(kind.name(), text);
-    let int32 = || i32::try_from(value).map_err(|_| bad());
-    let int64 = || i64::try_from(value).map_err(|_| bad());
-    let uint32 = || u32::try_from(value).map_err(|_| bad());
-    let uint64 = || u64::try_from(value).map_err(|_| bad());
-    match kind {
-        Kind::Int32 | Kind::Enum(_) => out.varint(i64::from(int32()?) as u64),
-        Kind::Int64 => out.varint(int64()? as u64),
-        Kind::Uint32 => out.varint(u64::from(uint32()?)),
-        Kind::Uint64 => out.varint(uint64()?),
-        Kind::Sint32 => out.varint(zigzag32(int32()?)),
-        Kind::Sint64 => out.varint(zigzag64(int64()?)),
-        Kind::Fixed32 => out.buf.extend_from_slice(&uint32()?.to_le_bytes()),
-        Kind::Sfixed32 => out.buf.extend_from_slice(&int32()?.to_le_bytes()),
-        Kind::Fixed64 => out.buf.extend_from_slice(&uint64()?.to_le_bytes()),
-        _ => out.buf.extend_from_slice(&int64()?.to_le_bytes()),
+    if put_integer(kind, value, out) { Ok(()) } else { Err(Problem::out_of_range(kind.name(), text)) }
+}
+
+/// Writes a whole number; false, and nothing is written, if it is out of range.
+#[inline]
+pub(crate) fn put_integer(kind: Kind, value: i128, out: &mut Writer) -> bool {
+    let (int32, int64) = (i32::try_from(value), i64::try_from(value));
+    let (uint32, uint64) = (u32::try_from(value), u64::try_from(value));
+    match (kind, int32, int64, uint32, uint64) {
+        (Kind::Int32 | Kind::Enum(_), Ok(v), ..) => out.varint(i64::from(v) as u64),
+        (Kind::Sint32, Ok(v), ..) => out.varint(zigzag32(v)),
+        (Kind::Sfixed32, Ok(v), ..) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        (Kind::Int64, _, Ok(v), ..) => out.varint(v as u64),
+        (Kind::Sint64, _, Ok(v), ..) => out.varint(zigzag64(v)),
+        (Kind::Sfixed64, _, Ok(v), ..) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        (Kind::Uint32, _, _, Ok(v), _) => out.varint(u64::from(v)),
+        (Kind::Fixed32, _, _, Ok(v), _) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        (Kind::Uint64, .., Ok(v)) => out.varint(v),
+        (Kind::Fixed64, .., Ok(v)) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        _ => return false,
     }
-    Ok(())
+    true
 }
 
 pub(crate) fn write_base64(text: &str, out: &mut Writer) -> Result<(), Problem> {
-    let url = memchr::memchr2(b'-', b'_', text.as_bytes()).is_some();
-    let engine = if url { &URL } else { &PLAIN };
-    let bytes = engine.decode(text).map_err(|_| Problem::expected("base64 bytes", &format!("{:?}", clip(text))))?;
-    out.bytes(&bytes);
+    let digits = text.trim_end_matches('=').len();
+    // Every digit holds six bits; a text that is not base64 is found out below.
+    let len = digits * 6 / 8;
+    out.varint(len as u64);
+    let start = out.buf.len();
+    out.buf.resize(start + len, 0);
+    let space = out.buf.get_mut(start..).unwrap_or_default();
+    let decoded = PLAIN.decode_slice(text, space).or_else(|_| URL.decode_slice(text, space));
+    if decoded != Ok(len) {
+        return Err(Problem::expected("base64 bytes", &format!("{:?}", clip(text))));
+    }
     Ok(())
 }
 

@@ -16,12 +16,13 @@ pub(crate) fn parse_timestamp(text: &str) -> Result<(i64, i32), Problem> {
 }
 
 fn timestamp(b: &[u8]) -> Option<(i64, i32)> {
-    let (year, month, day) = (digits(b, 0, 4)?, digits(b, 5, 2)?, digits(b, 8, 2)?);
-    let (hour, minute, second) = (digits(b, 11, 2)?, digits(b, 14, 2)?, digits(b, 17, 2)?);
-    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if marks.iter().any(|(i, mark)| b.get(*i) != Some(mark)) {
+    let [y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2] = *b.first_chunk()?
+    else {
         return None;
-    }
+    };
+    let year = two_digits(y1, y2)? * 100 + two_digits(y3, y4)?;
+    let (month, day) = (two_digits(o1, o2)?, two_digits(d1, d2)?);
+    let (hour, minute, second) = (two_digits(h1, h2)?, two_digits(m1, m2)?, two_digits(s1, s2)?);
     if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
         return None;
     }
@@ -31,8 +32,8 @@ fn timestamp(b: &[u8]) -> Option<(i64, i32)> {
     let (nanos, zone) = fraction(b.get(19..)?)?;
     let offset = match zone {
         b"Z" => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let (h, m) = (digits(zone, 1, 2)?, digits(zone, 4, 2)?);
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (h, m) = (two_digits(*h1, *h2)?, two_digits(*m1, *m2)?);
             if h > 23 || m > 59 {
                 return None;
             }
@@ -53,6 +54,11 @@ fn fraction(b: &[u8]) -> Option<(i32, &[u8])> {
     }
     let value = digits(rest, 0, n)? * 10i64.pow(9 - n as u32);
     Some((i32::try_from(value).ok()?, rest.get(n..)?))
+}
+
+fn two_digits(tens: u8, ones: u8) -> Option<i64> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens <= 9 && ones <= 9).then_some(i64::from(tens) * 10 + i64::from(ones))
 }
 
 fn digits(b: &[u8], from: usize, n: usize) -> Option<i64> {

@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+use super::append::append;
+
 /// Nesting bound for messages, groups and JSON values alike; the same as protobuf's own parsers have.
 pub(crate) const MAX_DEPTH: u32 = 100;
 
@@ -189,7 +191,26 @@ impl Writer {
     }
 
     #[inline]
-    pub fn varint(&mut self, mut value: u64) {
+    pub fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.buf.push(value as u8);
+        } else {
+            self.long_varint(value);
+        }
+    }
+
+    fn long_varint(&mut self, mut value: u64) {
+        if value < 1 << 56 {
+            // Cut into halves of 28 bits, those of 14, those of 7; then every byte but the last says that one follows.
+            let x = value & 0x0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
+            let x = x & 0x0000_3fff_0000_3fff | (x & 0x0fff_c000_0fff_c000) << 2;
+            let x = x & 0x007f_007f_007f_007f | (x & 0x3f80_3f80_3f80_3f80) << 1;
+            let len = (71 - x.leading_zeros() as usize) / 8;
+            let more = 0x0080_8080_8080_8080 >> (8 * (8 - len));
+            self.buf.extend_from_slice(&(x | more).to_le_bytes());
+            self.buf.truncate(self.buf.len() - (8 - len));
+            return;
+        }
         while value >= 0x80 {
             self.buf.push(value as u8 | 0x80);
             value >>= 7;
@@ -205,7 +226,7 @@ impl Writer {
     #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
-        self.buf.extend_from_slice(bytes);
+        append(&mut self.buf, bytes);
     }
 
     #[inline]
@@ -288,6 +309,9 @@ mod tests {
             writer.varint(value);
             let len = writer.buf.len();
             prop_assert_eq!(len, varint_len(value as usize));
+            let mut plain = Vec::new();
+            prost::encoding::encode_varint(value, &mut plain);
+            prop_assert_eq!(&writer.buf, &plain);
             // Whatever follows, and if nothing does.
             for tail in [&rest[..], &[]] {
                 let bytes = [&writer.buf, tail].concat();

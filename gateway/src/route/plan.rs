@@ -195,7 +195,7 @@ impl Planner<'_> {
     }
 
     fn top_level(&self, root: MessageId, field: &str, part: &str, name: &str) -> Result<u16, BuildError> {
-        let found = self.schema.message(root).by_name(field, 0);
+        let found = self.schema.message(root).by_name(field);
         found.map(|f| f.index).ok_or_else(|| BuildError::rule(name, format!("{part}: no field {field:?}")))
     }
 
