@@ -31,11 +31,13 @@ struct Owner {
 }
 
 #[derive(Deserialize, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Kind {
-    KindUnspecified,
-    KindFirst,
-    KindSecond,
+    #[serde(rename = "KIND_UNSPECIFIED")]
+    Unspecified,
+    #[serde(rename = "KIND_FIRST")]
+    First,
+    #[serde(rename = "KIND_SECOND")]
+    Second,
 }
 
 #[derive(Deserialize, Serialize)]

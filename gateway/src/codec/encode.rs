@@ -395,9 +395,11 @@ fn latest<'k, 'a>(found: &'k [(Key<'a>, Option<Raw<'a>>)]) -> HashMap<&'k Key<'a
     found.iter().enumerate().map(|(i, (key, _))| (key, i)).collect()
 }
 
-type Pair<'a> = (Option<Raw<'a>>, Option<Raw<'a>>);
+pub(super) type Pair<'a> = (Option<Raw<'a>>, Option<Raw<'a>>);
 
-fn pair(wire: &[u8]) -> Result<Pair<'_>> {
+/// The last occurrences of the fields 1 and 2.
+#[inline]
+pub(super) fn pair(wire: &[u8]) -> Result<Pair<'_>> {
     let mut reader = Reader::new(wire);
     let mut found = (None, None);
     while let Some((number, wire_type)) = reader.tag()? {

@@ -1,6 +1,6 @@
 //! Wire → JSON of the well-known types that have a form of their own.
 
-use super::encode::{Encoder, every, last};
+use super::encode::{Encoder, every, last, pair};
 use super::error::{Problem, Result};
 use super::scalar::{self, MISMATCH};
 use super::schema::{Field, Kind, Message, Shape};
@@ -18,16 +18,13 @@ impl<'s> Encoder<'s, '_> {
                 super::mask::write_path(self.out, path)?;
             }
         } else {
-            let (mut seconds, mut nanos) = (0, 0);
-            let mut reader = Reader::new(wire);
-            while let Some((number, wire_type)) = reader.tag()? {
-                match (number, reader.value(number, wire_type)?) {
-                    (1, Raw::Varint(v)) => seconds = v as i64,
-                    (2, Raw::Varint(v)) => nanos = v as i32,
-                    (1 | 2, _) => return Err(MISMATCH.into()),
-                    _ => {}
-                }
-            }
+            let number = |raw| match raw {
+                None => Ok(0),
+                Some(Raw::Varint(v)) => Ok(v as i64),
+                Some(_) => Err(MISMATCH),
+            };
+            let (seconds, nanos) = pair(wire)?;
+            let (seconds, nanos) = (number(seconds)?, number(nanos)? as i32);
             match shape {
                 Shape::Timestamp => super::time::write_timestamp(self.out, seconds, nanos)?,
                 _ => super::time::write_duration(self.out, seconds, nanos)?,

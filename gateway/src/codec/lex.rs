@@ -169,7 +169,12 @@ impl<'a> Lexer<'a> {
     fn other_string(&mut self) -> Result<String> {
         self.eat(b'"', "a string")?;
         let start = self.pos;
-        self.pos += plain_prefix(self.text.as_bytes().get(start..).unwrap_or_default());
+        let rest = self.text.as_bytes().get(start..).unwrap_or_default();
+        let plain = plain_prefix(rest);
+        if plain == rest.len() {
+            return self.syntax("the end of the string");
+        }
+        self.pos += plain;
         self.escaped(start)
     }
 
