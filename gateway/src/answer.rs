@@ -53,7 +53,7 @@ pub(crate) fn unprintable() -> Box<Failure> {
 /// One message, one JSON document.
 pub(crate) async fn unary(shared: &Shared, route: &Route, mut answer: Answer) -> Result<Response<Body>, Box<Failure>> {
     let message = answer.only_message().await?;
-    let mut json = Vec::with_capacity(message.len() * 2 + 64);
+    let mut json = Vec::with_capacity(message.len() * 3 + 64);
     shared.print(route, &message, &mut json).map_err(|_| unprintable())?;
     if shared.pretty {
         let compact = std::mem::take(&mut json);

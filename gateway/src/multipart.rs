@@ -195,7 +195,7 @@ impl Form {
 /// Where the body is the whole message, there are no fields.
 fn is_file(shared: &Shared, route: &Route, name: &str) -> bool {
     let BodyRule::Field(index) = route.body else { return true };
-    shared.codec.schema.message(route.rpc.input).by_name(name, 0).is_some_and(|f| f.index == index)
+    shared.codec.schema.message(route.rpc.input).by_name(name).is_some_and(|f| f.index == index)
 }
 
 fn part_type(headers: &HeaderMap) -> Result<&str, Rejection> {

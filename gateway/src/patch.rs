@@ -38,7 +38,7 @@ pub(crate) fn write_mask(
 
 fn collect(schema: &Schema, id: MessageId, value: &Value, prefix: &mut String, paths: &mut Vec<String>) {
     for (key, value) in value.as_object().into_iter().flatten() {
-        let Some(f) = schema.message(id).by_name(key, 0) else { continue };
+        let Some(f) = schema.message(id).by_name(key) else { continue };
         let start = prefix.len();
         prefix.push_str(&f.name);
         match (f.card, f.kind, value) {

@@ -250,6 +250,7 @@ fn malformed_json_is_refused_with_its_place() {
     refused(r#"{"fInt32":1,}"#, "malformed JSON at byte 12: expected a key");
     refused(r#"{"fInt32":1}x"#, "malformed JSON at byte 12: expected the end");
     refused(r#"{"rInt32":[1,]}"#, "rInt32: malformed JSON at byte 13: expected a value");
+    refused(r#"{"fString":"abc"#, "fString: malformed JSON at byte 12: expected the end of the string");
     refused("[]", "expected object, got an array");
     for text in [
         "{\"a\"}",
@@ -317,7 +318,7 @@ fn hostile_wire_bytes_are_errors() {
 
 #[test]
 fn fields_may_come_in_any_order_and_more_than_once() {
-    let cases: [(&[u8], &str); 8] = [
+    let cases: [(&[u8], &str); 9] = [
         // The last of a scalar counts.
         (b"\x18\x01\x18\x02", r#"{"fInt32":2}"#),
         (b"\x20\x01\x18\x02", r#"{"fInt32":2,"fInt64":"1"}"#),
@@ -330,6 +331,8 @@ fn fields_may_come_in_any_order_and_more_than_once() {
         // The last member of a oneof clears the others.
         (b"\xb8\x04\x05\xc2\x04\x01x", r#"{"cString":"x"}"#),
         (b"\xca\x04\x02\x18\x01\xc2\x04\x01x\xca\x04\x02\x20\x02", r#"{"cMessage":{"fInt64":"2"}}"#),
+        // Also in a timestamp, and only the last one's wire type.
+        (b"\x8a\x05\x07\x0d\x00\x00\x00\x00\x08\x01", r#"{"wTimestamp":"1970-01-01T00:00:01Z"}"#),
         // The last value of a map key counts.
         (b"\xea\x03\x05\x08\x01\x12\x01a\xea\x03\x05\x08\x01\x12\x01b", r#"{"mInt32":{"1":"b"}}"#),
     ];

@@ -17,6 +17,11 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| support::pool(&["kinds.
 static CODEC: LazyLock<Codec> = LazyLock::new(|| Codec::new(&POOL));
 const KINDS: &str = "test.kinds.Kinds";
 
+/// How many messages: so many, or `PROPTEST_CASES` for a longer run.
+fn rounds(usually: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usually)
+}
+
 fn wire(json: &str) -> Result<Vec<u8>, String> {
     let id = CODEC.message(KINDS).expect("message");
     CODEC.json_to_wire(id, json.as_bytes()).map_err(|e| e.to_string())
@@ -177,7 +182,7 @@ fn scalar(rng: &mut TestRng, kind: &Kind) -> Reflected {
 fn messages_are_printed_and_read_as_prost_reflect_does() {
     let descriptor = POOL.get_message_by_name(KINDS).expect("message");
     let mut rng = TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
-    for round in 0..300 {
+    for round in 0..rounds(300) {
         let m = message(&mut rng, &descriptor, 0);
         let bytes = m.encode_to_vec();
         let ours = print(&bytes).unwrap_or_else(|e| panic!("{round}: {e}"));
@@ -197,7 +202,7 @@ fn messages_are_printed_and_read_as_prost_reflect_does() {
 fn mutilated_input_never_panics() {
     let descriptor = POOL.get_message_by_name(KINDS).expect("message");
     let mut rng = TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
-    for _ in 0..200 {
+    for _ in 0..rounds(200) {
         let m = message(&mut rng, &descriptor, 0);
         let mut bytes = m.encode_to_vec();
         let mut json = serde_json::to_vec(&m).expect("JSON");

@@ -178,7 +178,7 @@ fn bodies_that_are_bytes_or_streams_are_told_as_such() {
     assert_eq!((&post["*/*"], post.get("multipart/form-data").is_some()), (&json!({}), true));
     assert_eq!(content("/v1/stored/{name}", "put"), json!({ "*/*": {} }));
     let rows = content("/v1/tables/{table}/rows", "post");
-    let row = json!({ "$ref": "#/components/schemas/test.files.Row.Input" });
+    let row = json!({ "anyOf": [{ "$ref": "#/components/schemas/test.files.Row.Input" }, { "type": "null" }] });
     assert_eq!(rows["application/json"]["schema"], json!({ "type": "array", "items": row }));
     assert_eq!(rows["application/x-ndjson"]["schema"], row);
     for path in ["/v1/files/{name}", "/v1/files/{name}:download", "/v1/parts/{name}"] {

@@ -59,35 +59,33 @@ impl Bound {
 }
 
 /// Which members of an object were there already: a bit per field, then a bit per oneof.
-enum Seen {
-    Few(u128),
-    Many(Vec<u64>),
+struct Seen {
+    first: u64,
+    /// For messages of more than 64: those after the first.
+    more: Vec<u64>,
 }
 
 impl Seen {
+    #[inline]
     fn new(m: &Message) -> Self {
-        match m.fields.len() + m.oneofs.len() {
-            0..=128 => Seen::Few(0),
-            n => Seen::Many(vec![0; n.div_ceil(64)]),
-        }
+        let words = (m.fields.len() + m.oneofs.len()).div_ceil(64);
+        Self { first: 0, more: if words > 1 { vec![0; words - 1] } else { Vec::new() } }
     }
 
     /// False if it was there already.
+    #[inline]
     fn insert(&mut self, bit: usize) -> bool {
-        match self {
-            Seen::Few(bits) => {
-                let mask = 1u128 << (bit & 127);
-                let new = *bits & mask == 0;
-                *bits |= mask;
-                new
-            }
-            Seen::Many(words) => words.get_mut(bit / 64).is_some_and(|word| {
-                let mask = 1u64 << (bit % 64);
-                let new = *word & mask == 0;
-                *word |= mask;
-                new
-            }),
-        }
+        let word = match bit / 64 {
+            0 => &mut self.first,
+            n => match self.more.get_mut(n - 1) {
+                Some(word) => word,
+                None => return false,
+            },
+        };
+        let mask = 1 << (bit % 64);
+        let new = *word & mask == 0;
+        *word |= mask;
+        new
     }
 }
 
@@ -136,21 +134,30 @@ impl<'s> Decoder<'s, '_, '_> {
             return self.lex.unexpected("object");
         }
         self.lex.open_object()?;
-        let (mut first, mut hint, mut typed) = (true, 0, false);
+        let (mut first, mut next, mut typed) = (true, 0, false);
         let mut seen = Seen::new(m);
-        while let Some(key) = self.lex.next_key(&mut first)? {
-            if any && key == "@type" {
-                self.again(&mut typed)?;
-                continue;
-            }
-            match m.by_name(&key, hint) {
-                Some(f) => {
-                    hint = usize::from(f.index) + 1;
-                    self.member(m, f, bound, &mut seen).map_err(|e| e.at_field(&f.json_name))?;
+        while self.lex.next_member(&mut first)? {
+            // Members mostly come in the order of the fields.
+            let f = match m.fields.get(next) {
+                Some(f) if !any && self.lex.peek() == b'"' && self.lex.take_key(&f.key) => f,
+                _ => {
+                    let key = self.lex.key()?;
+                    if any && key == "@type" {
+                        self.again(&mut typed)?;
+                        continue;
+                    }
+                    match m.by_name(&key) {
+                        Some(f) => f,
+                        None if self.ignore_unknown => {
+                            self.lex.skip_value()?;
+                            continue;
+                        }
+                        None => return Err(CodecError::from(Problem::UnknownField).at_field(&key)),
+                    }
                 }
-                None if self.ignore_unknown => self.lex.skip_value()?,
-                None => return Err(CodecError::from(Problem::UnknownField).at_field(&key)),
-            }
+            };
+            next = usize::from(f.index) + 1;
+            self.member(m, f, bound, &mut seen).map_err(|e| e.at_field(&f.json_name))?;
         }
         Ok(())
     }
@@ -308,11 +315,19 @@ impl<'s> Decoder<'s, '_, '_> {
     }
 
     fn scalar(&mut self, kind: Kind) -> Result<()> {
-        match (kind, self.lex.peek()) {
-            (Kind::String, b'"') => {
-                let text = self.lex.string()?;
-                self.out.bytes(text.as_bytes());
-            }
+        let byte = self.lex.peek();
+        if kind.is_integer()
+            && let Some((value, end)) = self.lex.short_integer()
+            && scalar::put_integer(kind, i128::from(value), self.out)
+        {
+            self.lex.skip_to(end);
+            return Ok(());
+        }
+        match (kind, byte) {
+            (Kind::String, b'"') => match self.lex.plain_string() {
+                Some(text) => self.out.bytes(text.as_bytes()),
+                None => self.out.bytes(self.lex.string()?.as_bytes()),
+            },
             (Kind::Bytes, b'"') => scalar::write_base64(&self.lex.string()?, self.out)?,
             (Kind::Enum(id), b'"') => scalar::write_enum_name(self.schema, id, &self.lex.string()?, self.out)?,
             (Kind::Enum(id), b'n') if self.schema.enumeration(id).null && self.lex.literal("null") => {

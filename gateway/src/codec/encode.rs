@@ -163,8 +163,10 @@ impl<'s, 'o> Encoder<'s, 'o> {
     #[inline]
     fn key(&mut self, f: &Field) {
         // Nothing but a fresh object ends in a brace that opens.
-        let comma = usize::from(self.out.last() == Some(&b'{'));
-        self.out.extend_from_slice(f.key.get(comma..).unwrap_or_default());
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+        f.key.append(self.out);
     }
 
     #[inline]
@@ -190,6 +192,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
     }
 
     /// One occurrence of a repeated field: one element, or a packed run of them.
+    #[inline]
     fn elements(&mut self, f: &'s Field, raw: Raw<'_>, index: &mut usize) -> Result<()> {
         let wire_type = f.kind.wire_type();
         match raw {
@@ -205,6 +208,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
         }
     }
 
+    #[inline]
     fn listed(&mut self, kind: Kind, raw: Raw<'_>, index: &mut usize) -> Result<()> {
         if *index > 0 {
             self.out.push(b',');
@@ -360,7 +364,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
         self.out.push(b'{');
         self.group(f, &group).map_err(|e| e.at_field(&f.json_name))?;
         if self.out.len() > start + 1 {
-            self.out.drain(start..start + f.key.len());
+            self.out.drain(start..start + 1 + f.key.len());
             return Ok(());
         }
         self.out.truncate(start);
@@ -409,15 +413,17 @@ fn latest<'k, 'a>(found: &'k [(Key<'a>, Pair<'a>)]) -> HashMap<&'k Key<'a>, usiz
 }
 
 /// A map entry.
-struct Pair<'a> {
+pub(super) struct Pair<'a> {
     wire: &'a [u8],
-    key: Option<Raw<'a>>,
+    pub key: Option<Raw<'a>>,
     /// The last value, and whether there was one before it.
-    value: Option<Raw<'a>>,
+    pub value: Option<Raw<'a>>,
     more: bool,
 }
 
-fn pair(wire: &[u8]) -> Result<Pair<'_>> {
+/// The last occurrences of the fields 1 and 2.
+#[inline]
+pub(super) fn pair(wire: &[u8]) -> Result<Pair<'_>> {
     let mut reader = Reader::new(wire);
     let mut pair = Pair { wire, key: None, value: None, more: false };
     while let Some((number, wire_type)) = reader.tag()? {

@@ -1,6 +1,6 @@
 //! Wire → JSON of the well-known types that have a form of their own.
 
-use super::encode::{Encoder, every, last};
+use super::encode::{Encoder, Pair, every, last, pair};
 use super::error::{Problem, Result};
 use super::scalar::{self, MISMATCH};
 use super::schema::{Field, Kind, Message, Shape};
@@ -23,7 +23,8 @@ impl<'s> Encoder<'s, '_> {
                 Some(Raw::Varint(v)) => Ok(v as i64),
                 Some(_) => Err(MISMATCH),
             };
-            let (seconds, nanos) = (number(last(wire, 1)?)?, number(last(wire, 2)?)? as i32);
+            let Pair { key: seconds, value: nanos, .. } = pair(wire)?;
+            let (seconds, nanos) = (number(seconds)?, number(nanos)? as i32);
             match shape {
                 Shape::Timestamp => super::time::write_timestamp(self.out, seconds, nanos)?,
                 _ => super::time::write_duration(self.out, seconds, nanos)?,

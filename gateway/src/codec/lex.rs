@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::append::Snippet;
 use super::error::{Problem, Result};
 use super::number;
 use super::wire::MAX_DEPTH;
@@ -22,6 +23,13 @@ impl<'a> Lexer<'a> {
     /// The first byte of the next token, 0 at the end.
     #[inline]
     pub fn peek(&mut self) -> u8 {
+        match self.text.as_bytes().get(self.pos) {
+            Some(&byte) if byte > b' ' => byte,
+            _ => self.skip_blanks(),
+        }
+    }
+
+    fn skip_blanks(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         loop {
             match bytes.get(self.pos) {
@@ -73,20 +81,46 @@ impl<'a> Lexer<'a> {
     /// The next key of an object, past its colon; `None` past the closing brace. `first` is true for the first call.
     #[inline]
     pub fn next_key(&mut self, first: &mut bool) -> Result<Option<Cow<'a, str>>> {
-        if self.peek() == b'}' {
+        if self.next_member(first)? { self.key().map(Some) } else { Ok(None) }
+    }
+
+    /// Is there another member? Past the closing brace if not. `first` is true for the first call.
+    #[inline]
+    pub fn next_member(&mut self, first: &mut bool) -> Result<bool> {
+        let byte = self.peek();
+        if byte == b'}' {
             self.pos += 1;
             self.leave();
-            return Ok(None);
+            return Ok(false);
         }
         if !std::mem::take(first) {
-            self.eat(b',', "',' or '}'")?;
+            if byte != b',' {
+                return self.syntax("',' or '}'");
+            }
+            self.pos += 1;
         }
+        Ok(true)
+    }
+
+    /// A key, past its colon.
+    #[inline]
+    pub fn key(&mut self) -> Result<Cow<'a, str>> {
         if self.peek() != b'"' {
             return self.syntax("a key");
         }
         let key = self.string()?;
         self.eat(b':', "':'")?;
-        Ok(Some(key))
+        Ok(key)
+    }
+
+    /// Steps over this key (with quotes and colon) if it stands here, in the form that all writers of compact JSON give it.
+    #[inline]
+    pub fn take_key(&mut self, key: &Snippet) -> bool {
+        let found = self.text.as_bytes().get(self.pos..).is_some_and(|rest| key.begins(rest));
+        if found {
+            self.pos += key.len();
+        }
+        found
     }
 
     /// Arrays are not a level of their own: in a message they cannot nest, and in a `Value` the value is the level.
@@ -112,21 +146,36 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
+        match self.plain_string() {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => self.other_string().map(Cow::Owned),
+        }
+    }
+
+    /// The string that stands here (without blanks before it), if there are no escapes in it; otherwise nothing is read.
+    pub fn plain_string(&mut self) -> Option<&'a str> {
+        let (quote, rest) = self.text.as_bytes().get(self.pos..)?.split_first()?;
+        let len = plain_prefix(rest);
+        if *quote != b'"' || rest.get(len) != Some(&b'"') {
+            return None;
+        }
+        let start = self.pos + 1;
+        self.pos = start + len + 1;
+        self.text.get(start..start + len)
+    }
+
+    /// A string with escapes, or none at all.
+    #[cold]
+    fn other_string(&mut self) -> Result<String> {
         self.eat(b'"', "a string")?;
         let start = self.pos;
         let rest = self.text.as_bytes().get(start..).unwrap_or_default();
-        let n = plain_prefix(rest);
-        match rest.get(n) {
-            Some(b'"') => {
-                self.pos = start + n + 1;
-                Ok(Cow::Borrowed(&self.text[start..start + n]))
-            }
-            Some(_) => {
-                self.pos = start + n;
-                self.escaped(start).map(Cow::Owned)
-            }
-            None => self.syntax("the end of the string"),
+        let plain = plain_prefix(rest);
+        if plain == rest.len() {
+            return self.syntax("the end of the string");
         }
+        self.pos += plain;
+        self.escaped(start)
     }
 
     /// The rest of a string in which an escape (or a bare control character) was found.
@@ -216,6 +265,25 @@ impl<'a> Lexer<'a> {
         Ok(text)
     }
 
+    /// The whole number that stands here, in quotes or not, and where it ends; `None` if it is not in the usual form. Nothing
+    /// is read.
+    #[inline]
+    pub fn short_integer(&self) -> Option<(i64, usize)> {
+        let rest = self.text.as_bytes().get(self.pos..)?;
+        match rest.split_first() {
+            Some((b'"', inner)) => {
+                let (value, len) = number::short_integer(inner)?;
+                (inner.get(len) == Some(&b'"')).then_some((value, self.pos + len + 2))
+            }
+            _ => number::short_integer(rest).map(|(value, len)| (value, self.pos + len)),
+        }
+    }
+
+    /// Goes on at an end that [`Lexer::short_integer`] gave.
+    pub fn skip_to(&mut self, end: usize) {
+        self.pos = end;
+    }
+
     /// Takes `null`, `true` or `false` if it stands here.
     pub fn literal(&mut self, word: &str) -> bool {
         self.peek();
@@ -280,14 +348,16 @@ impl<'a> Lexer<'a> {
 pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
-    // Eight bytes at a time. Each test marks the high bit of the bytes it looks for; a borrow can mark wrong ones too,
-    // but only above a right one, and the lowest mark is all that counts.
-    let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
+    // Eight bytes at a time. A subtraction borrows, and thereby sets the high bit, where the byte is what is looked for; a
+    // borrow can mark wrong bytes too, but only above a right one, and the lowest mark is all that counts.
     let (words, _) = bytes.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
         let x = u64::from_le_bytes(*word);
-        let control = x.wrapping_sub(ONES * 0x20) & !x & HIGHS;
-        let found = control | zero(x ^ (ONES * u64::from(b'"'))) | zero(x ^ (ONES * u64::from(b'\\')));
+        let control = x.wrapping_sub(ONES * 0x20);
+        let quote = (x ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
+        let backslash = (x ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // Bytes whose high bit was set before are none of these.
+        let found = (control | quote | backslash) & !x & HIGHS;
         if found != 0 {
             return i * 8 + found.trailing_zeros() as usize / 8;
         }

@@ -2,6 +2,7 @@
 //!
 //! Implements ProtoJSON (<https://protobuf.dev/programming-guides/json>) without building messages in between.
 
+mod append;
 mod decode;
 mod encode;
 mod error;

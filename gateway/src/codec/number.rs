@@ -36,6 +36,50 @@ pub(crate) fn scan(bytes: &[u8]) -> (usize, bool) {
     (at, plain)
 }
 
+/// A whole number of up to 18 digits without fraction and exponent at the start of the bytes, and its length. `None` for all
+/// others, which [`scan`] judges.
+#[inline]
+pub(crate) fn short_integer(bytes: &[u8]) -> Option<(i64, usize)> {
+    let sign = usize::from(bytes.first() == Some(&b'-'));
+    let digits = bytes.get(sign..)?;
+    let (mut value, mut len) = (0i64, 0);
+    while len < 16
+        && let Some(eight) = digits.get(len..).and_then(|rest| rest.first_chunk()).and_then(eight_digits)
+    {
+        value = value * 100_000_000 + eight;
+        len += 8;
+    }
+    // Less than nine more: those after the 18th can neither overflow nor be taken.
+    let follows = loop {
+        match digits.get(len) {
+            Some(digit @ b'0'..=b'9') if len < 19 => {
+                value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'))
+            }
+            other => break other,
+        }
+        len += 1;
+    };
+    let usual = (1..=18).contains(&len) && (len == 1 || digits.first() != Some(&b'0'));
+    if !usual || matches!(follows, Some(b'.' | b'e' | b'E')) {
+        return None;
+    }
+    Some((if sign == 1 { -value } else { value }, sign + len))
+}
+
+/// Eight digits at once: neighbours are joined to numbers of two digits, those to four, those to eight.
+#[inline]
+fn eight_digits(text: &[u8; 8]) -> Option<i64> {
+    let x = u64::from_le_bytes(*text) ^ 0x3030_3030_3030_3030;
+    // More than 9 has a high nibble, now or with 6 more.
+    if (x | x.wrapping_add(0x0606_0606_0606_0606)) & 0xf0f0_f0f0_f0f0_f0f0 != 0 {
+        return None;
+    }
+    let x = (x * 10 + (x >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let x = (x * 100 + (x >> 16)) & 0x0000_ffff_0000_ffff;
+    let x = (x * 10_000 + (x >> 32)) & 0xffff_ffff;
+    Some(x as i64)
+}
+
 /// The exact value of a whole number; `kind` names the type in errors.
 pub(crate) fn integer(text: &str, kind: &'static str) -> Result<i128, Problem> {
     let (end, plain) = scan(text.as_bytes());
@@ -89,5 +133,28 @@ pub(crate) fn float(text: &str) -> Result<f32, Problem> {
     match text.parse::<f32>() {
         Ok(v) if v.is_finite() => Ok(v),
         _ => Err(Problem::out_of_range("float", text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn short_integers_are_what_the_general_reader_makes_of_them(text in "-?(0|[1-9][0-9]{0,20}|[0-9]{1,20})[.eE,\\]\"a]?[0-9]{0,3}") {
+            let (len, plain) = scan(text.as_bytes());
+            match short_integer(text.as_bytes()) {
+                Some((value, short)) => {
+                    prop_assert_eq!(short, len);
+                    prop_assert!(plain);
+                    prop_assert_eq!(Ok(i128::from(value)), integer(&text[..len], "int64"));
+                }
+                // What it leaves to the general reader is long, not plain, no number, or goes on after the number (`01`).
+                None => prop_assert!(!plain || len == 0 || len > 18 || "0123456789.eE".contains(&text[len..len + 1])),
+            }
+        }
     }
 }

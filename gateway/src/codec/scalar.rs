@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::append::{append, is_plain_ascii};
 use super::error::{Problem, clip};
 use super::lex::plain_prefix;
 use super::number;
@@ -49,31 +50,42 @@ fn quote(problem: Problem) -> Problem {
 }
 
 fn write_integer(kind: Kind, value: i128, text: &str, out: &mut Writer) -> Result<(), Problem> {
-    let bad = || Problem::out_of_range(kind.name(), text);
-    let int32 = || i32::try_from(value).map_err(|_| bad());
-    let int64 = || i64::try_from(value).map_err(|_| bad());
-    let uint32 = || u32::try_from(value).map_err(|_| bad());
-    let uint64 = || u64::try_from(value).map_err(|_| bad());
-    match kind {
-        Kind::Int32 | Kind::Enum(_) => out.varint(i64::from(int32()?) as u64),
-        Kind::Int64 => out.varint(int64()? as u64),
-        Kind::Uint32 => out.varint(u64::from(uint32()?)),
-        Kind::Uint64 => out.varint(uint64()?),
-        Kind::Sint32 => out.varint(zigzag32(int32()?)),
-        Kind::Sint64 => out.varint(zigzag64(int64()?)),
-        Kind::Fixed32 => out.buf.extend_from_slice(&uint32()?.to_le_bytes()),
-        Kind::Sfixed32 => out.buf.extend_from_slice(&int32()?.to_le_bytes()),
-        Kind::Fixed64 => out.buf.extend_from_slice(&uint64()?.to_le_bytes()),
-        _ => out.buf.extend_from_slice(&int64()?.to_le_bytes()),
+    if put_integer(kind, value, out) { Ok(()) } else { Err(Problem::out_of_range(kind.name(), text)) }
+}
+
+/// Writes a whole number; false, and nothing is written, if it is out of range.
+#[inline]
+pub(crate) fn put_integer(kind: Kind, value: i128, out: &mut Writer) -> bool {
+    let (int32, int64) = (i32::try_from(value), i64::try_from(value));
+    let (uint32, uint64) = (u32::try_from(value), u64::try_from(value));
+    match (kind, int32, int64, uint32, uint64) {
+        (Kind::Int32 | Kind::Enum(_), Ok(v), ..) => out.varint(i64::from(v) as u64),
+        (Kind::Sint32, Ok(v), ..) => out.varint(zigzag32(v)),
+        (Kind::Sfixed32, Ok(v), ..) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        (Kind::Int64, _, Ok(v), ..) => out.varint(v as u64),
+        (Kind::Sint64, _, Ok(v), ..) => out.varint(zigzag64(v)),
+        (Kind::Sfixed64, _, Ok(v), ..) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        (Kind::Uint32, _, _, Ok(v), _) => out.varint(u64::from(v)),
+        (Kind::Fixed32, _, _, Ok(v), _) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        (Kind::Uint64, .., Ok(v)) => out.varint(v),
+        (Kind::Fixed64, .., Ok(v)) => out.buf.extend_from_slice(&v.to_le_bytes()),
+        _ => return false,
     }
-    Ok(())
+    true
 }
 
 pub(crate) fn write_base64(text: &str, out: &mut Writer) -> Result<(), Problem> {
-    let url = memchr::memchr2(b'-', b'_', text.as_bytes()).is_some();
-    let engine = if url { &URL } else { &PLAIN };
-    let bytes = engine.decode(text).map_err(|_| Problem::expected("base64 bytes", &format!("{:?}", clip(text))))?;
-    out.bytes(&bytes);
+    let digits = text.trim_end_matches('=').len();
+    // Every digit holds six bits; a text that is not base64 is found out below.
+    let len = digits * 6 / 8;
+    out.varint(len as u64);
+    let start = out.buf.len();
+    out.buf.resize(start + len, 0);
+    let space = out.buf.get_mut(start..).unwrap_or_default();
+    let decoded = PLAIN.decode_slice(text, space).or_else(|_| URL.decode_slice(text, space));
+    if decoded != Ok(len) {
+        return Err(Problem::expected("base64 bytes", &format!("{:?}", clip(text))));
+    }
     Ok(())
 }
 
@@ -138,10 +150,7 @@ pub(crate) fn write_json(
 ) -> Result<(), Problem> {
     let mut int = itoa::Buffer::new();
     let (text, quoted) = match (kind, raw) {
-        (Kind::String, Raw::Bytes(b)) => {
-            write_string(out, std::str::from_utf8(b).map_err(|_| Problem::Utf8)?);
-            return Ok(());
-        }
+        (Kind::String, Raw::Bytes(b)) => return write_utf8(out, b),
         (Kind::Bytes, Raw::Bytes(b)) => {
             write_bytes(out, b);
             return Ok(());
@@ -173,10 +182,10 @@ pub(crate) fn write_json(
     };
     if quoted || key {
         out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
+        append(out, text.as_bytes());
         out.push(b'"');
     } else {
-        out.extend_from_slice(text.as_bytes());
+        append(out, text.as_bytes());
     }
     Ok(())
 }
@@ -187,10 +196,10 @@ pub(crate) fn write_enum(schema: &Schema, id: EnumId, number: i32, out: &mut Vec
         out.extend_from_slice(b"null");
     } else if let Some(name) = e.value_name(number) {
         out.push(b'"');
-        out.extend_from_slice(name.as_bytes());
+        append(out, name.as_bytes());
         out.push(b'"');
     } else {
-        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        append(out, itoa::Buffer::new().format(number).as_bytes());
     }
 }
 
@@ -222,7 +231,7 @@ fn special(v: f64) -> Option<&'static [u8]> {
 
 /// `1.0` is printed as `1`, which is what JavaScript and the other protobuf printers do.
 fn whole(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    append(out, text.strip_suffix(".0").unwrap_or(text).as_bytes());
 }
 
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -235,8 +244,21 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Prints a JSON string.
+/// Prints bytes as a JSON string, if they are UTF-8.
 #[inline]
+fn write_utf8(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Problem> {
+    // One look at the bytes answers both questions: ASCII is UTF-8.
+    if is_plain_ascii(bytes) {
+        out.push(b'"');
+        append(out, bytes);
+        out.push(b'"');
+    } else {
+        write_string(out, std::str::from_utf8(bytes).map_err(|_| Problem::Utf8)?);
+    }
+    Ok(())
+}
+
+/// Prints a JSON string.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
     out.reserve(rest.len() + 2);

@@ -10,6 +10,8 @@ use prost_reflect::{
     MessageDescriptor,
 };
 
+use super::append::{Snippet, short_word};
+
 /// Field numbers up to this are looked up by indexing, larger ones by binary search.
 const DENSE: usize = 256;
 const NONE: u16 = u16::MAX;
@@ -50,51 +52,48 @@ pub(crate) struct Message {
     /// Names of the real (not synthetic) oneofs.
     pub oneofs: Vec<Box<str>>,
     dense: Vec<u16>,
-    names: Names,
+    names: Names<u16>,
 }
 
-/// JSON and proto names → field: open addressing, a power of two of slots of which at most half are taken.
-struct Names {
-    slots: Vec<(Box<str>, u16)>,
+/// Names → what they stand for: open addressing, a power of two of slots of which at most half are taken.
+struct Names<T> {
+    slots: Vec<Option<(Box<str>, T)>>,
 }
 
-impl Names {
-    fn new(names: Vec<(Box<str>, u16)>) -> Self {
-        let mut slots = vec![(Box::from(""), NONE); (names.len() * 2).next_power_of_two()];
-        for (name, index) in names {
+impl<T: Copy> Names<T> {
+    fn new(names: Vec<(Box<str>, T)>) -> Self {
+        let mut slots: Vec<_> = (0..(names.len() * 2).next_power_of_two()).map(|_| None).collect();
+        for (name, value) in names {
             let mut at = Self::hash(&name) & (slots.len() - 1);
-            while slots[at].1 != NONE && slots[at].0 != name {
+            while slots[at].as_ref().is_some_and(|(taken, _)| *taken != name) {
                 at = (at + 1) & (slots.len() - 1);
             }
             // JSON names come first: one that is also the proto name of another field means the field that it is.
-            if slots[at].1 == NONE {
-                slots[at] = (name, index);
-            }
+            slots[at].get_or_insert((name, value));
         }
         Self { slots }
     }
 
-    /// Of the length and both ends: field names seldom differ in the middle only.
+    /// Of the length and both ends: names seldom differ in the middle only.
     #[inline]
     fn hash(name: &str) -> usize {
         let bytes = name.as_bytes();
-        let word = |chunk: Option<&[u8; 8]>| chunk.map_or(0, |c| u64::from_le_bytes(*c));
-        let ends = match bytes.len() {
-            0..8 => bytes.iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b)),
-            _ => word(bytes.first_chunk()) ^ word(bytes.last_chunk()).rotate_left(25),
+        let ends = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(head), Some(tail)) => u64::from_le_bytes(*head) ^ u64::from_le_bytes(*tail).rotate_left(25),
+            _ => short_word(bytes),
         };
         ((ends ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
     }
 
     #[inline]
-    fn get(&self, name: &str) -> Option<u16> {
+    fn get(&self, name: &str) -> Option<T> {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = Self::hash(name) & mask;
         loop {
-            match self.slots.get(at) {
-                Some((found, index)) if *index != NONE && **found == *name => return Some(*index),
-                Some((_, index)) if *index != NONE => at = (at + 1) & mask,
-                _ => return None,
+            match self.slots.get(at)? {
+                Some((found, value)) if **found == *name => return Some(*value),
+                Some(_) => at = (at + 1) & mask,
+                None => return None,
             }
         }
     }
@@ -133,9 +132,8 @@ pub(crate) struct Field {
     pub index: u16,
     pub name: Box<str>,
     pub json_name: Box<str>,
-    /// `,"jsonName":` (or the proto name, if that is wanted), ready to be copied; without its first byte for the first
-    /// member of an object.
-    pub key: Box<[u8]>,
+    /// `"jsonName":` (or the proto name, if that is wanted), ready to be copied.
+    pub key: Snippet,
     pub kind: Kind,
     pub card: Card,
     /// Unset and zero differ (`optional`, oneof member, message, proto2).
@@ -149,8 +147,8 @@ pub(crate) struct Field {
 
 pub(crate) struct Enum {
     pub name: Box<str>,
-    /// Sorted by name; aliases included.
-    names: Vec<(Box<str>, i32)>,
+    /// Aliases included.
+    names: Names<i32>,
     /// Sorted by number; the first declared name of each.
     numbers: Vec<(i32, Box<str>)>,
     /// What proto3 calls the default: the first value.
@@ -210,7 +208,7 @@ impl Schema {
         let mut at = Some(root);
         for part in path.split('.') {
             let message = self.message(at.ok_or(PathError::NotMessage)?);
-            let field = message.by_name(part, 0).ok_or(PathError::Unknown)?;
+            let field = message.by_name(part).ok_or(PathError::Unknown)?;
             indices.push(field.index);
             at = match (field.card, field.kind) {
                 (Card::Singular, Kind::Message(id)) => Some(id),
@@ -288,14 +286,9 @@ impl Message {
         self.fields.get(i)
     }
 
-    /// Finds a field by JSON or proto name. `hint` is the index that is likely: members mostly come in order.
+    /// Finds a field by JSON or proto name.
     #[inline]
-    pub fn by_name(&self, name: &str, hint: usize) -> Option<&Field> {
-        if let Some(f) = self.fields.get(hint)
-            && *f.json_name == *name
-        {
-            return Some(f);
-        }
+    pub fn by_name(&self, name: &str) -> Option<&Field> {
         self.fields.get(usize::from(self.names.get(name)?))
     }
 }
@@ -364,11 +357,11 @@ impl Field {
 }
 
 /// `,"name":`. A `json_name` option may hold anything, quotes too.
-fn member_key(name: &str) -> Box<[u8]> {
-    let mut key = vec![b','];
+fn member_key(name: &str) -> Snippet {
+    let mut key = Vec::new();
     super::scalar::write_string(&mut key, name);
     key.push(b':');
-    key.into()
+    Snippet::new(&String::from_utf8_lossy(&key))
 }
 
 impl Kind {
@@ -406,6 +399,12 @@ impl Kind {
         }
     }
 
+    #[inline]
+    pub fn is_integer(self) -> bool {
+        use Kind::*;
+        matches!(self, Int32 | Int64 | Uint32 | Uint64 | Sint32 | Sint64 | Fixed32 | Fixed64 | Sfixed32 | Sfixed64)
+    }
+
     /// The name in error messages, as in a `.proto` file.
     pub fn name(self) -> &'static str {
         match self {
@@ -432,8 +431,7 @@ impl Kind {
 
 impl Enum {
     fn new(e: &EnumDescriptor) -> Self {
-        let mut names: Vec<(Box<str>, i32)> = e.values().map(|v| (v.name().into(), v.number())).collect();
-        names.sort();
+        let names = Names::new(e.values().map(|v| (v.name().into(), v.number())).collect());
         // The protobuf declares values in order; a stable sort keeps the first declared name of an alias in front.
         let declared = &e.enum_descriptor_proto().value;
         let mut numbers: Vec<(i32, Box<str>)> = declared.iter().map(|v| (v.number(), v.name().into())).collect();
@@ -445,8 +443,7 @@ impl Enum {
     }
 
     pub fn number(&self, name: &str) -> Option<i32> {
-        let i = self.names.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
-        self.names.get(i).map(|(_, n)| *n)
+        self.names.get(name)
     }
 
     /// The name to print; `None` if the number is printed.
@@ -454,6 +451,12 @@ impl Enum {
     pub fn value_name(&self, number: i32) -> Option<&str> {
         if self.numeric {
             return None;
+        }
+        // Most enums count from zero without gaps.
+        if let Some((n, name)) = self.numbers.get(number as usize)
+            && *n == number
+        {
+            return Some(name);
         }
         let i = self.numbers.binary_search_by_key(&number, |(n, _)| *n).ok()?;
         self.numbers.get(i).map(|(_, n)| &**n)

@@ -16,12 +16,13 @@ pub(crate) fn parse_timestamp(text: &str) -> Result<(i64, i32), Problem> {
 }
 
 fn timestamp(b: &[u8]) -> Option<(i64, i32)> {
-    let (year, month, day) = (digits(b, 0, 4)?, digits(b, 5, 2)?, digits(b, 8, 2)?);
-    let (hour, minute, second) = (digits(b, 11, 2)?, digits(b, 14, 2)?, digits(b, 17, 2)?);
-    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if marks.iter().any(|(i, mark)| b.get(*i) != Some(mark)) {
+    let [y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2] = *b.first_chunk()?
+    else {
         return None;
-    }
+    };
+    let year = two_digits(y1, y2)? * 100 + two_digits(y3, y4)?;
+    let (month, day) = (two_digits(o1, o2)?, two_digits(d1, d2)?);
+    let (hour, minute, second) = (two_digits(h1, h2)?, two_digits(m1, m2)?, two_digits(s1, s2)?);
     if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
         return None;
     }
@@ -31,8 +32,8 @@ fn timestamp(b: &[u8]) -> Option<(i64, i32)> {
     let (nanos, zone) = fraction(b.get(19..)?)?;
     let offset = match zone {
         b"Z" => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let (h, m) = (digits(zone, 1, 2)?, digits(zone, 4, 2)?);
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (h, m) = (two_digits(*h1, *h2)?, two_digits(*m1, *m2)?);
             if h > 23 || m > 59 {
                 return None;
             }
@@ -53,6 +54,11 @@ fn fraction(b: &[u8]) -> Option<(i32, &[u8])> {
     }
     let value = digits(rest, 0, n)? * 10i64.pow(9 - n as u32);
     Some((i32::try_from(value).ok()?, rest.get(n..)?))
+}
+
+fn two_digits(tens: u8, ones: u8) -> Option<i64> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens <= 9 && ones <= 9).then_some(i64::from(tens) * 10 + i64::from(ones))
 }
 
 fn digits(b: &[u8], from: usize, n: usize) -> Option<i64> {
@@ -77,16 +83,16 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
+/// Year, month and day; not before 0000-03-01, so that unsigned (and thereby cheaper) arithmetic is enough.
+fn civil_from_days(days: i64) -> (u32, u32, u32) {
+    let days = (days + 719_468) as u32;
+    let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    (year + era * 400 + i64::from(month <= 2), month, day)
+    (year + era * 400 + u32::from(month <= 2), month, day)
 }
 
 /// Appends an RFC 3339 text in UTC, with 0, 3, 6 or 9 digits of fraction.
@@ -95,37 +101,45 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Re
         return Err(Problem::Unprintable("a timestamp out of range"));
     }
     let (year, month, day) = civil_from_days(seconds.div_euclid(DAY));
-    let of_day = seconds.rem_euclid(DAY);
-    let mut text = *b"0000-00-00T00:00:00";
-    put(&mut text, 0, 4, year);
-    put(&mut text, 5, 2, month);
-    put(&mut text, 8, 2, day);
-    put(&mut text, 11, 2, of_day / 3600);
-    put(&mut text, 14, 2, of_day / 60 % 60);
-    put(&mut text, 17, 2, of_day % 60);
+    let of_day = seconds.rem_euclid(DAY) as u32;
+    // The longest form, of which the fraction may be cut off.
+    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    [text[0], text[1]] = two(year / 100);
+    [text[2], text[3]] = two(year % 100);
+    [text[5], text[6]] = two(month);
+    [text[8], text[9]] = two(day);
+    [text[11], text[12]] = two(of_day / 3600);
+    [text[14], text[15]] = two(of_day / 60 % 60);
+    [text[17], text[18]] = two(of_day % 60);
+    let fraction = fraction_text(nanos.unsigned_abs());
+    text[19..29].copy_from_slice(&fraction);
+    let width = fraction_width(nanos.unsigned_abs());
     out.extend_from_slice(&text);
-    write_fraction(out, nanos);
+    out.truncate(out.len() - text.len() + 19 + width);
     out.push(b'Z');
     Ok(())
 }
 
-fn put(text: &mut [u8], from: usize, width: usize, mut value: i64) {
-    for byte in text.iter_mut().skip(from).take(width).rev() {
-        *byte = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
+fn two(value: u32) -> [u8; 2] {
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
 }
 
-fn write_fraction(out: &mut Vec<u8>, nanos: i32) {
-    let width = match nanos {
-        0 => return,
-        n if n % 1_000_000 == 0 => 3,
-        n if n % 1_000 == 0 => 6,
-        _ => 9,
-    };
-    let mut text = *b".000000000";
-    put(&mut text, 1, 9, i64::from(nanos));
-    out.extend_from_slice(&text[..=width]);
+/// `.` and nine digits.
+fn fraction_text(nanos: u32) -> [u8; 10] {
+    let (high, middle, low) = (nanos / 1_000_000, nanos / 1_000 % 1_000, nanos % 1_000);
+    let ([a, b], [d, e], [g, h]) = (two(high / 10), two(middle / 10), two(low / 10));
+    let last = |three: u32| b'0' + (three % 10) as u8;
+    [b'.', a, b, last(high), d, e, last(middle), g, h, last(low)]
+}
+
+/// How much of that is printed: 0, 3, 6 or 9 digits.
+fn fraction_width(nanos: u32) -> usize {
+    match nanos {
+        0 => 0,
+        n if n % 1_000_000 == 0 => 4,
+        n if n % 1_000 == 0 => 7,
+        _ => 10,
+    }
 }
 
 /// Seconds and nanoseconds, of one sign, of a text such as `-1.5s`.
@@ -158,7 +172,8 @@ pub(crate) fn write_duration(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Res
         out.push(b'-');
     }
     out.extend_from_slice(itoa::Buffer::new().format(seconds.unsigned_abs()).as_bytes());
-    write_fraction(out, nanos.abs());
+    let nanos = nanos.unsigned_abs();
+    out.extend_from_slice(&fraction_text(nanos)[..fraction_width(nanos)]);
     out.push(b's');
     Ok(())
 }

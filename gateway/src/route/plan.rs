@@ -296,7 +296,7 @@ impl Planner<'_> {
         let BodyRule::Field(index) = body else { return None };
         let message = self.schema.message(rpc.input);
         let resource = message.fields.get(usize::from(*index))?;
-        let mask = message.by_name("update_mask", 0)?;
+        let mask = message.by_name("update_mask")?;
         let is_mask = matches!(mask.kind, Kind::Message(id) if self.schema.message(id).shape == Shape::FieldMask);
         let is_resource = matches!(resource.kind, Kind::Message(id) if self.schema.message(id).shape == Shape::Plain);
         let wanted = rule.method == Some(Method::PATCH)
@@ -308,7 +308,7 @@ impl Planner<'_> {
     }
 
     fn top_level(&self, root: MessageId, field: &str, part: &str, name: &str) -> Result<u16, BuildError> {
-        let found = self.schema.message(root).by_name(field, 0);
+        let found = self.schema.message(root).by_name(field);
         found.map(|f| f.index).ok_or_else(|| BuildError::rule(name, format!("{part}: no field {field:?}")))
     }
 
