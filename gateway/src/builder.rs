@@ -11,6 +11,7 @@ use crate::error::{ErrorBody, ErrorCodes, ErrorRenderer};
 use crate::headers::{HeaderRules, is_reserved};
 use crate::route::plan;
 use crate::service::{Gateway, Shared};
+use crate::websocket::{self, Socket};
 
 /// Why a gateway cannot be built: a mistake in the contract or in the configuration.
 #[derive(Debug, Error)]
@@ -63,6 +64,7 @@ pub struct Builder {
     ignore_unknown_fields: bool,
     errors: ErrorRenderer,
     limits: Limits,
+    sockets: websocket::Options,
 }
 
 /// Sizes and times.
@@ -93,6 +95,7 @@ impl Builder {
                 header_hold: Duration::from_millis(100),
                 body_patience: Duration::from_secs(30),
             },
+            sockets: websocket::Options::default(),
         }
     }
 
@@ -109,7 +112,8 @@ impl Builder {
         self
     }
 
-    /// Bound of a request body after decompression (default 4 MiB); more is 413.
+    /// Bound of a request body after decompression (default 4 MiB); more is 413. Also of a WebSocket message; more closes
+    /// it with 1009.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.request_bytes = bytes;
         self
@@ -157,7 +161,8 @@ impl Builder {
         self
     }
 
-    /// How long an event stream may be silent before a comment keeps it alive (default 15 s).
+    /// How long an event stream may be silent before a comment keeps it alive, and how often a WebSocket is pinged
+    /// (default 15 s). A WebSocket of which nothing was heard for twice as long is closed.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.limits.heartbeat = interval;
         self
@@ -176,6 +181,27 @@ impl Builder {
         self
     }
 
+    /// Takes the token of a WebSocket from this cookie too (default: from none). Browsers send cookies whatever page asks,
+    /// so it counts only for pages of an [allowed origin](Self::web_socket_origins).
+    pub fn web_socket_cookie(mut self, name: impl Into<String>) -> Self {
+        self.sockets.cookie = Some(name.into());
+        self
+    }
+
+    /// Origins such as `https://app.example.com` whose pages may open WebSockets by cookie (default: none). They are
+    /// compared as they are; there are no wildcards. Other credentials don't come by themselves and count from anywhere.
+    pub fn web_socket_origins<S: Into<String>>(mut self, origins: impl IntoIterator<Item = S>) -> Self {
+        self.sockets.origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Runs open WebSockets (default: [`tokio::spawn`]), so that the embedding program can wait for them, or end them by
+    /// dropping them. The [`http::Extensions`] of the request live as long as the WebSocket.
+    pub fn web_socket_executor(mut self, spawn: impl Fn(Socket) + Send + Sync + 'static) -> Self {
+        self.sockets.spawn = Box::new(spawn);
+        self
+    }
+
     /// Resolves every annotation against the descriptors.
     pub fn build<U>(self, upstream: U) -> Result<Gateway<U>, BuildError> {
         let pool = DescriptorPool::decode(self.descriptor_set.as_slice())?;
@@ -191,6 +217,7 @@ impl Builder {
             headers: HeaderRules::new(self.request_headers, self.response_headers),
             errors: self.errors,
             limits: self.limits,
+            sockets: self.sockets,
             plan,
             codec,
         };

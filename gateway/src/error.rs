@@ -195,6 +195,11 @@ impl Asker {
         let problem = accept.filter_map(|v| v.to_str().ok()).any(|v| v.contains("application/problem+json"));
         Self { request_id: request.get(&REQUEST_ID).cloned(), problem }
     }
+
+    /// The same, for whom an error is told from a message by its `error` key.
+    pub fn without_problem(self) -> Self {
+        Self { problem: false, ..self }
+    }
 }
 
 fn reason(details: &[ErrorDetail]) -> Option<&str> {
@@ -278,6 +283,12 @@ pub(crate) enum Rejection {
     Deadline,
     #[error("the range is not within the {0} bytes that there are")]
     Range(u64),
+    #[error("the route is a WebSocket, version 13, over HTTP/1.1")]
+    Upgrade,
+    #[error("pages of this origin may not use the cookie")]
+    Origin,
+    #[error("{0}")]
+    Frame(&'static str),
 }
 
 impl Rejection {
@@ -285,7 +296,7 @@ impl Rejection {
         match self {
             Rejection::Route => (StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND"),
             Rejection::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED"),
-            Rejection::Format(_) | Rejection::Header { .. } | Rejection::Body => {
+            Rejection::Format(_) | Rejection::Header { .. } | Rejection::Body | Rejection::Frame(_) => {
                 (StatusCode::BAD_REQUEST, Code::InvalidArgument, "INVALID_FORMAT")
             }
             Rejection::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "PAYLOAD_TOO_LARGE"),
@@ -295,6 +306,8 @@ impl Rejection {
             Rejection::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "NOT_ACCEPTABLE"),
             Rejection::SlowBody => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT"),
             Rejection::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Rejection::Upgrade => (StatusCode::UPGRADE_REQUIRED, Code::FailedPrecondition, "UPGRADE_REQUIRED"),
+            Rejection::Origin => (StatusCode::FORBIDDEN, Code::PermissionDenied, "ORIGIN_NOT_ALLOWED"),
             Rejection::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::OutOfRange, "RANGE_NOT_SATISFIABLE"),
         }
     }
@@ -331,6 +344,13 @@ impl From<Rejection> for Box<Failure> {
             && let Ok(value) = HeaderValue::try_from(value)
         {
             failure.headers.insert(name, value);
+        }
+        if matches!(rejection, Rejection::Upgrade) {
+            // RFC 9110 section 15.5.22, RFC 6455 section 4.4.
+            let headers = &mut failure.headers;
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         failure
     }

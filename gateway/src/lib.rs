@@ -21,10 +21,12 @@ mod route;
 mod service;
 mod stream;
 mod upstream;
+mod websocket;
 
 pub use builder::{BuildError, Builder};
 pub use error::{ErrorBody, ErrorCode, ErrorCodes, ErrorRenderer, ErrorReport};
 pub use service::Gateway;
+pub use websocket::Socket;
 
 pub use prost_reflect;
 

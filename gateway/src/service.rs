@@ -20,6 +20,7 @@ use crate::error::{Asker, ErrorRenderer};
 use crate::headers::HeaderRules;
 use crate::rest;
 use crate::route::plan::Plan;
+use crate::websocket;
 
 /// A gRPC service as REST, JSON and server-sent events. Cheap to clone.
 pub struct Gateway<U> {
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub headers: HeaderRules,
     pub errors: ErrorRenderer,
     pub limits: Limits,
+    pub sockets: websocket::Options,
 }
 
 pub(crate) struct Alias {
@@ -59,9 +61,9 @@ impl<U> Gateway<U> {
         &self.shared.errors
     }
 
-    /// Is there a route for this method and path (aliases included)?
+    /// Is there a route or a WebSocket for this method and path (aliases included)?
     pub fn has_route(&self, method: &Method, path: &str) -> bool {
-        self.shared.route(method, path).is_ok()
+        self.shared.route(method, path).is_ok() || (method == Method::GET && self.shared.has_socket(path))
     }
 }
 
@@ -117,7 +119,12 @@ where
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let asker = Asker::new(&parts.headers);
-    let mut response = match rest::handle(shared, upstream, parts, body).await {
+    let answered = if websocket::is_wanted(&parts) && shared.has_socket(parts.uri.path()) {
+        websocket::handle(shared, upstream, parts).await
+    } else {
+        rest::handle(shared, upstream, parts, body).await
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(failure) => shared.errors.respond(&failure, &asker),
     };

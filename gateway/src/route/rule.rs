@@ -1,4 +1,4 @@
-//! Reads the `google.api.http` and `rialto.gateway.v1.event_stream` options of a method.
+//! Reads the `google.api.http` and `rialto.gateway.v1` options of a method.
 
 use http::Method;
 use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor};
@@ -24,6 +24,7 @@ pub(crate) struct EventStream {
 pub(crate) struct Options {
     http: Option<ExtensionDescriptor>,
     event_stream: Option<ExtensionDescriptor>,
+    web_socket: Option<ExtensionDescriptor>,
 }
 
 impl Options {
@@ -31,6 +32,7 @@ impl Options {
         Self {
             http: pool.get_extension_by_name("google.api.http"),
             event_stream: pool.get_extension_by_name("rialto.gateway.v1.event_stream"),
+            web_socket: pool.get_extension_by_name("rialto.gateway.v1.web_socket"),
         }
     }
 
@@ -55,6 +57,13 @@ impl Options {
     pub fn event_stream(&self, method: &MethodDescriptor) -> Option<EventStream> {
         let option = option(method, self.event_stream.as_ref())?;
         Some(EventStream { id_field: text(&option, "id_field"), resume_field: text(&option, "resume_field") })
+    }
+
+    /// The WebSocket of a method: a GET whose query may set whatever the path does not.
+    pub fn web_socket(&self, method: &MethodDescriptor) -> Option<Rule> {
+        let option = option(method, self.web_socket.as_ref())?;
+        let path = text(&option, "path");
+        Some(Rule { method: Some(Method::GET), path, body: String::new(), response_body: String::new() })
     }
 }
 

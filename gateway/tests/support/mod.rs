@@ -1,6 +1,8 @@
 //! Descriptors and an upstream that plays a gRPC server.
 #![allow(dead_code)]
 
+pub mod socket;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
