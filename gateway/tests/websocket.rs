@@ -170,6 +170,7 @@ async fn what_path_and_query_set_the_first_message_must_not() {
         ("/v1/talk/x", r#"{"room":"y"}"#, &message[..], "room: already given in another part of the request"),
         ("/v1/say?room=x", r#"{"room":"y"}"#, message, "room: already given in another part of the request"),
         ("/v1/say?inner.text=x", r#"{"inner":{"text":"t"}}"#, inner, "inner.text: already given"),
+        ("/v1/say?other.text=x", r#"{"machine":"m"}"#, machine, "another member of oneof \"by\" is already set"),
         ("/v1/say?person=x", r#"{"machine":"m"}"#, machine, "another member of oneof \"by\" is already set"),
     ] {
         for (protocol, message) in [(JSON, Message::text(text)), (PROTO, Message::binary(binary.to_vec()))] {

@@ -112,7 +112,8 @@ where
             head.extensions.insert(caller);
         }
         let request = Request::from_parts(head, body);
-        let show_rates = record.is_some_and(|record| record.transport == Transport::Rest);
+        let show_rates =
+            record.is_some_and(|record| matches!(record.transport, Transport::Rest | Transport::WebSocket));
         let mut response = if rule.streaming {
             self.stream(caller, deadline, request).await?
         } else {

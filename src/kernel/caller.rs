@@ -62,6 +62,8 @@ pub enum Transport {
     GrpcWeb,
     /// HTTP with JSON, and everything else that is not gRPC.
     Rest,
+    /// The request for a WebSocket.
+    WebSocket,
 }
 
 impl Transport {
@@ -71,6 +73,7 @@ impl Transport {
             Self::Grpc => "grpc",
             Self::GrpcWeb => "grpc-web",
             Self::Rest => "rest",
+            Self::WebSocket => "websocket",
         }
     }
 }

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
+use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway, Socket};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -65,8 +65,14 @@ pub struct Http {
 
 impl Http {
     /// Puts the ways together.
-    pub fn new(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Self> {
-        let gateway = gateway(app, gate.clone())?;
+    pub fn new(
+        app: &App,
+        gate: Gate<Routes>,
+        keys: &Arc<Keys>,
+        health: Health,
+        run_socket: impl Fn(Socket) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let gateway = gateway(app, gate.clone(), run_socket)?;
         let guard = flood::guard(app)?;
         let protect = Protect { guard, errors: gateway.errors().clone() };
         let cors = cors(&app.config.server.cors_origins)?;
@@ -101,7 +107,8 @@ impl Http {
             Transport::Grpc => &self.grpc,
             Transport::GrpcWeb => &self.grpc_web,
             Transport::Rest if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
-            Transport::Rest => &self.rest,
+            // CORS does not cover WebSockets.
+            Transport::Rest | Transport::WebSocket => &self.rest,
         };
         let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
         response
@@ -158,7 +165,9 @@ fn error_response(
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response
         }
-        Transport::Rest => errors.render(&status, &request_id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
+        Transport::Rest | Transport::WebSocket => {
+            errors.render(&status, &request_id.into_iter().map(|id| (REQUEST_ID, id)).collect())
+        }
     }
 }
 
@@ -191,7 +200,11 @@ impl Service<Request<Body>> for Rest {
     }
 }
 
-fn gateway(app: &App, gate: Gate<Routes>) -> anyhow::Result<Gateway<Gate<Routes>>> {
+fn gateway(
+    app: &App,
+    gate: Gate<Routes>,
+    run_socket: impl Fn(Socket) + Send + Sync + 'static,
+) -> anyhow::Result<Gateway<Gate<Routes>>> {
     let codes = |reason: &str| {
         let info = ReasonInfo::by_name(reason)?;
         let http_status = StatusCode::from_u16(info.http_status).ok()?;
@@ -205,6 +218,8 @@ fn gateway(app: &App, gate: Gate<Routes>) -> anyhow::Result<Gateway<Gate<Routes>
         // Older clients read empty lists and zeros; leaving them out would break them.
         .always_print_fields(true)
         .response_header(HeaderName::from_static("idempotency-replayed"))
+        .web_socket_origins(&app.config.server.cors_origins)
+        .web_socket_executor(run_socket)
         .error_codes(Arc::new(codes))
         .build(gate)?;
     Ok(gateway)

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tonic::body::Body;
 use tracing::Instrument;
@@ -44,8 +45,8 @@ impl Edge {
     }
 
     /// The edge of one connection.
-    pub fn of(self: Arc<Self>, peer: SocketAddr, activity: Arc<Activity>) -> Connection {
-        Connection { edge: self, peer, activity }
+    pub fn of(self: Arc<Self>, peer: SocketAddr, activity: Arc<Activity>, place: Arc<Place>) -> Connection {
+        Connection { edge: self, peer, activity, place }
     }
 
     async fn handle(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
@@ -84,7 +85,10 @@ impl Edge {
         // gRPC answers 200 whatever happens; a failed call has its status in the head.
         let grpc_status = response.headers().get("grpc-status").map_or("0", |code| code.to_str().unwrap_or("2"));
         let transport = record.transport.name();
-        let status = if record.transport == Transport::Rest { http_status } else { grpc_status.parse().unwrap_or(2) };
+        let status = match record.transport {
+            Transport::Rest | Transport::WebSocket => http_status,
+            Transport::Grpc | Transport::GrpcWeb => grpc_status.parse().unwrap_or(2),
+        };
         self.app.metrics.request(transport, method, status, took);
         let account = record.account.get().map(tracing::field::display);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -102,8 +106,13 @@ fn transport(version: Version, headers: &HeaderMap) -> Transport {
         Some(rest) if rest.starts_with(b"-web") => Transport::GrpcWeb,
         // gRPC needs trailers, which clients of HTTP/1.1 don't read.
         Some(b"" | [b'+' | b';', ..]) if version == Version::HTTP_2 => Transport::Grpc,
+        _ if headers.get(header::UPGRADE).is_some_and(is_web_socket) => Transport::WebSocket,
         _ => Transport::Rest,
     }
+}
+
+fn is_web_socket(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
 /// The client's address. With `trusted` proxies in front, each has appended the address that it saw to
@@ -122,6 +131,7 @@ pub struct Connection {
     edge: Arc<Edge>,
     peer: SocketAddr,
     activity: Arc<Activity>,
+    place: Arc<Place>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Connection {
@@ -129,13 +139,37 @@ impl hyper::service::Service<Request<Incoming>> for Connection {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if request.headers().contains_key(header::UPGRADE) {
+            // To hyper the connection ends when it becomes a WebSocket. The extensions live as long as that.
+            request.extensions_mut().insert(Arc::clone(&self.place));
+        }
         let (edge, peer) = (self.edge.clone(), self.peer.ip().to_canonical());
         let running = Running::new(Arc::clone(&self.activity));
         Box::pin(async move {
             let response = edge.handle(peer, request).await;
             Ok(response.map(|inner| Tracked { inner, _running: running }))
         })
+    }
+}
+
+/// The place of a connection among those that may be open.
+pub struct Place {
+    app: App,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Takes the place.
+    pub fn new(app: App, permit: OwnedSemaphorePermit) -> Arc<Self> {
+        app.metrics.connections.inc();
+        Arc::new(Self { app, _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.app.metrics.connections.dec();
     }
 }
 
@@ -230,5 +264,8 @@ mod tests {
         assert_eq!(of("application/grpcx"), Transport::Rest);
         assert_eq!(of("application/json"), Transport::Rest);
         assert_eq!(transport(Version::HTTP_2, &HeaderMap::new()), Transport::Rest);
+        let upgrade = |value| HeaderMap::from_iter([(header::UPGRADE, HeaderValue::from_static(value))]);
+        assert_eq!(transport(Version::HTTP_11, &upgrade("WebSocket")), Transport::WebSocket);
+        assert_eq!(transport(Version::HTTP_11, &upgrade("h2c")), Transport::Rest);
     }
 }

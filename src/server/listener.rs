@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::edge::{Activity, Connection, Edge};
+use super::edge::{Activity, Connection, Edge, Place};
 use crate::kernel::app::App;
 use crate::kernel::config;
 
@@ -46,14 +46,12 @@ pub async fn run(listener: TcpListener, app: App, edge: Arc<Edge>, connections: 
         };
         let (app, edge, builder, abort) = (app.clone(), Arc::clone(&edge), Arc::clone(&builder), abort.clone());
         let connection = async move {
-            let _place = place;
-            app.metrics.connections.inc();
+            let place = Place::new(app.clone(), place);
             let activity = Arc::new(Activity::new());
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = serve(stream, &app, &builder, edge.of(peer, Arc::clone(&activity)), &activity) => {}
+                () = serve(stream, &app, &builder, edge.of(peer, Arc::clone(&activity), place), &activity) => {}
             }
-            app.metrics.connections.dec();
         };
         connections.spawn(AfterOthers { connection: Box::pin(connection), yielded: false });
     }
@@ -84,7 +82,7 @@ async fn serve(stream: TcpStream, app: &App, builder: &Builder<TokioExecutor>, e
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), edge));
+    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), edge));
     let mut leave = std::pin::pin!(async {
         let idle = async {
             let most = Duration::from_secs(limits.idle_seconds);

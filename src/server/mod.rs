@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
+use tracing::Instrument;
 
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
@@ -61,10 +62,15 @@ impl Server {
         let services = services(&app, &keys, &sessions)?.add_service(health_service);
         let services = if app.config.server.reflection { reflection(services)? } else { services };
         let gate = Gate::new(services.prepare(), app.clone(), sessions);
-        let edge = edge::Edge::new(&app, dispatch::Http::new(&app, gate, &keys, health)?)?;
-
         let connections = TaskTracker::new();
         let abort = CancellationToken::new();
+        let (sockets, ended) = (connections.clone(), abort.clone());
+        let run_socket = move |socket: rialto_gateway::Socket| {
+            let socket = ended.clone().run_until_cancelled_owned(socket).in_current_span();
+            drop(sockets.spawn(socket));
+        };
+        let edge = edge::Edge::new(&app, dispatch::Http::new(&app, gate, &keys, health, run_socket)?)?;
+
         let address = listener.local_addr()?;
         let ops_address = ops_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         tokio::spawn(listener::run(listener, app.clone(), edge, connections.clone(), abort.clone()));

@@ -14,3 +14,4 @@ mod live;
 mod messaging;
 mod nodes;
 mod web;
+mod websocket;

@@ -30,7 +30,7 @@ pub const PROTO: &str = r#"syntax = "proto3"; package t;
     import "google/api/annotations.proto"; import "rialto/gateway/v1/web_socket.proto";
     message Note {
       string room = 1; string text = 2; int64 n = 3; Note inner = 4; repeated string tags = 5;
-      oneof by { string person = 6; string machine = 7; }
+      oneof by { string person = 6; string machine = 7; Note other = 9; }
       bytes data = 8;
     }
     service Chat {
