@@ -22,7 +22,7 @@ use crate::rest;
 use crate::route::plan::Plan;
 use crate::websocket;
 
-/// A gRPC service as REST, JSON and server-sent events. Cheap to clone.
+/// A gRPC service as REST, JSON, server-sent events and WebSockets. Cheap to clone.
 pub struct Gateway<U> {
     shared: Arc<Shared>,
     upstream: U,
