@@ -174,7 +174,7 @@ impl Connection {
         text(json)
     }
 
-    /// Messages of the client to the upstream. The client is listened to only when the upstream has taken what there was.
+    /// Messages of the client to the upstream. Nothing more is read before the upstream has taken what there was.
     async fn receive<T>(
         &self,
         stream: &mut SplitStream<Ws<T>>,
