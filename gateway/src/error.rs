@@ -289,6 +289,8 @@ pub(crate) enum Rejection {
     Origin,
     #[error("{0}")]
     Frame(&'static str),
+    #[error("nothing was heard of the client")]
+    Silence,
 }
 
 impl Rejection {
@@ -304,7 +306,9 @@ impl Rejection {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE")
             }
             Rejection::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "NOT_ACCEPTABLE"),
-            Rejection::SlowBody => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT"),
+            Rejection::SlowBody | Rejection::Silence => {
+                (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT")
+            }
             Rejection::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Rejection::Upgrade => (StatusCode::UPGRADE_REQUIRED, Code::FailedPrecondition, "UPGRADE_REQUIRED"),
             Rejection::Origin => (StatusCode::FORBIDDEN, Code::PermissionDenied, "ORIGIN_NOT_ALLOWED"),

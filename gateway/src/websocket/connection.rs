@@ -192,7 +192,7 @@ impl Connection {
                 biased;
                 frame = stream.next() => frame,
                 () = silence.as_mut() => {
-                    return End::refused(CloseCode::Away, Rejection::Frame("nothing was heard of the client"));
+                    return End::refused(CloseCode::Away, Rejection::Silence);
                 }
             };
             let message = match frame {
