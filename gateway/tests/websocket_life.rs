@@ -221,6 +221,18 @@ async fn an_upstream_that_does_not_read_stops_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_vanishes_is_missed_though_the_upstream_does_not_read() {
+    let (mut socket, _requests, feed) = with_call(1 << 16).await;
+    let started = Instant::now();
+    // One waits for the upstream, the other for the first.
+    say(&mut socket, "{}").await;
+    say(&mut socket, "{}").await;
+    drop(socket);
+    assert!(feed.dropped.await.is_err());
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn pings_whose_answers_are_not_read_do_not_pile_up() {
     let (mut socket, _requests, mut feed) = with_call(1000).await;
     let mut sent = 0;

@@ -174,7 +174,8 @@ impl Connection {
         text(json)
     }
 
-    /// Messages of the client to the upstream. Nothing more is read before the upstream has taken what there was.
+    /// Messages of the client to the upstream. While that takes its time, one more is read and then nothing: a client that
+    /// goes should be noticed, and one that sends should wait.
     async fn receive<T>(
         &self,
         stream: &mut SplitStream<Ws<T>>,
@@ -186,28 +187,54 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let mut silence = pin!(life.silence(self.shared.limits.heartbeat.saturating_mul(2)));
-        let mut requests = Some(requests);
+        let (mut requests, mut ahead) = (Some(requests), None);
         loop {
-            let frame = tokio::select! {
-                biased;
-                frame = stream.next() => frame,
-                () = silence.as_mut() => {
-                    return End::refused(CloseCode::Away, Rejection::Silence);
+            let message = match ahead.take() {
+                Some(message) => Ok(message),
+                None => tokio::select! {
+                    biased;
+                    message = self.data(stream, life) => message,
+                    () = silence.as_mut() => Err(End::refused(CloseCode::Away, Rejection::Silence)),
+                },
+            };
+            let message = match message {
+                Ok(message) => message,
+                Err(end) => return end,
+            };
+            let mut pass = pin!(self.pass(&message, &mut inbound, &mut requests));
+            let passed = loop {
+                tokio::select! {
+                    biased;
+                    passed = pass.as_mut() => break passed,
+                    next = self.data(stream, life), if ahead.is_none() => match next {
+                        Ok(message) => ahead = Some(message),
+                        Err(end) => break Err(end),
+                    },
                 }
             };
-            let message = match frame {
-                None | Some(Ok(Message::Close(_))) => return End::Gone,
-                Some(Err(error)) => return self.broken(error),
-                Some(Ok(Message::Ping(_))) if !life.may_ping() => {
-                    return End::refused(CloseCode::Policy, Rejection::Frame("pings whose answers are not read"));
-                }
-                Some(Ok(message)) if !message.is_text() && !message.is_binary() => continue,
-                Some(Ok(message)) => message,
-            };
-            if let Err(end) = self.pass(&message, &mut inbound, &mut requests).await {
+            if let Err(end) = passed {
                 return end;
             }
             life.touch();
+        }
+    }
+
+    /// The next frame that is neither a ping nor a pong.
+    async fn data<T>(&self, stream: &mut SplitStream<Ws<T>>, life: &Life) -> Result<Message, End>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            match stream.next().await {
+                None | Some(Ok(Message::Close(_))) => return Err(End::Gone),
+                Some(Err(error)) => return Err(self.broken(error)),
+                Some(Ok(Message::Ping(_))) if !life.may_ping() => {
+                    let rejection = Rejection::Frame("pings whose answers are not read");
+                    return Err(End::refused(CloseCode::Policy, rejection));
+                }
+                Some(Ok(message)) if message.is_text() || message.is_binary() => return Ok(message),
+                Some(Ok(_)) => {}
+            }
         }
     }
 
