@@ -12,6 +12,7 @@ use crate::error::{ErrorBody, ErrorCodes, ErrorRenderer};
 use crate::headers::{HeaderRules, is_reserved};
 use crate::route::plan;
 use crate::service::{Gateway, Shared};
+use crate::websocket::{self, Socket};
 
 /// Why a gateway cannot be built: a mistake in the contract or in the configuration.
 #[derive(Debug, Error)]
@@ -75,6 +76,7 @@ pub struct Builder {
     pretty: bool,
     errors: ErrorRenderer,
     limits: Limits,
+    sockets: websocket::Options,
 }
 
 /// Sizes and times.
@@ -110,6 +112,7 @@ impl Builder {
                 header_hold: Duration::from_millis(100),
                 body_patience: Duration::from_secs(30),
             },
+            sockets: websocket::Options::default(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Builder {
     }
 
     /// Bound of a request body after decompression (default 4 MiB); more is 413. In the body of a client stream it bounds
-    /// each JSON message, and the text fields of a form together.
+    /// each JSON message, and the text fields of a form together; in a WebSocket each message, and more closes it with 1009.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.request_bytes = bytes;
         self
@@ -201,7 +204,8 @@ impl Builder {
         self
     }
 
-    /// How long an event stream may be silent before a comment keeps it alive (default 15 s).
+    /// How long an event stream may be silent before a comment keeps it alive, and how often a WebSocket is pinged
+    /// (default 15 s). A WebSocket of which nothing was heard for twice as long is closed.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.limits.heartbeat = interval;
         self
@@ -217,6 +221,27 @@ impl Builder {
     /// How long a request body may pause (default 30 s); longer is 408.
     pub fn body_timeout(mut self, duration: Duration) -> Self {
         self.limits.body_patience = duration;
+        self
+    }
+
+    /// Takes the token of a WebSocket from this cookie too (default: from none). Browsers send cookies whatever page asks,
+    /// so it counts only for pages of an [allowed origin](Self::web_socket_origins).
+    pub fn web_socket_cookie(mut self, name: impl Into<String>) -> Self {
+        self.sockets.cookie = Some(name.into());
+        self
+    }
+
+    /// Origins such as `https://app.example.com` whose pages may open WebSockets by cookie (default: none). They are
+    /// compared as they are; there are no wildcards. Other credentials don't come by themselves and count from anywhere.
+    pub fn web_socket_origins<S: Into<String>>(mut self, origins: impl IntoIterator<Item = S>) -> Self {
+        self.sockets.origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Runs open WebSockets (default: [`tokio::spawn`]), so that the embedding program can wait for them, or end them by
+    /// dropping them. The [`http::Extensions`] of the request live as long as the WebSocket.
+    pub fn web_socket_executor(mut self, spawn: impl Fn(Socket) + Send + Sync + 'static) -> Self {
+        self.sockets.spawn = Box::new(spawn);
         self
     }
 
@@ -238,6 +263,7 @@ impl Builder {
             errors: self.errors,
             limits: self.limits,
             pretty: self.pretty,
+            sockets: self.sockets,
             plan,
             codec,
         };

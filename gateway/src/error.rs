@@ -195,6 +195,11 @@ impl Asker {
         let problem = accept.filter_map(|v| v.to_str().ok()).any(|v| v.contains("application/problem+json"));
         Self { request_id: request.get(&REQUEST_ID).cloned(), problem }
     }
+
+    /// The same, for whom an error is told from a message by its `error` key.
+    pub fn without_problem(self) -> Self {
+        Self { problem: false, ..self }
+    }
 }
 
 fn reason(details: &[ErrorDetail]) -> Option<&str> {
@@ -289,6 +294,14 @@ pub(crate) enum Rejection {
     /// Of the Connect protocol.
     #[error("{1}")]
     Stream(Code, &'static str),
+    #[error("the route is a WebSocket, version 13, over HTTP/1.1")]
+    Upgrade,
+    #[error("pages of this origin may not use the cookie")]
+    Origin,
+    #[error("{0}")]
+    Frame(&'static str),
+    #[error("nothing was heard of the client")]
+    Silence,
 }
 
 impl Rejection {
@@ -301,7 +314,8 @@ impl Rejection {
             | Rejection::Header { .. }
             | Rejection::Body
             | Rejection::Multipart(_)
-            | Rejection::Part { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument, "INVALID_FORMAT"),
+            | Rejection::Part { .. }
+            | Rejection::Frame(_) => (StatusCode::BAD_REQUEST, Code::InvalidArgument, "INVALID_FORMAT"),
             Rejection::TooLarge(_) | Rejection::MessageTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "PAYLOAD_TOO_LARGE")
             }
@@ -309,8 +323,12 @@ impl Rejection {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE")
             }
             Rejection::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "NOT_ACCEPTABLE"),
-            Rejection::SlowBody => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT"),
+            Rejection::SlowBody | Rejection::Silence => {
+                (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT")
+            }
             Rejection::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Rejection::Upgrade => (StatusCode::UPGRADE_REQUIRED, Code::FailedPrecondition, "UPGRADE_REQUIRED"),
+            Rejection::Origin => (StatusCode::FORBIDDEN, Code::PermissionDenied, "ORIGIN_NOT_ALLOWED"),
             Rejection::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::OutOfRange, "RANGE_NOT_SATISFIABLE"),
         }
     }
@@ -348,6 +366,13 @@ impl From<Rejection> for Box<Failure> {
             && let Ok(value) = HeaderValue::try_from(value)
         {
             failure.headers.insert(name, value);
+        }
+        if matches!(rejection, Rejection::Upgrade) {
+            // RFC 9110 section 15.5.22, RFC 6455 section 4.4.
+            let headers = &mut failure.headers;
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         failure
     }

@@ -20,7 +20,7 @@ pub(crate) struct HeaderRules {
 
 /// Hop-by-hop headers (RFC 9110 section 7.6.1) and those that the gateway sets itself.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {
-    const RESERVED: [&str; 15] = [
+    const RESERVED: [&str; 20] = [
         "connection",
         "content-encoding",
         "content-length",
@@ -32,6 +32,11 @@ pub(crate) fn is_reserved(name: &HeaderName) -> bool {
         "host",
         "keep-alive",
         "proxy-connection",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
         "te",
         "trailer",
         "transfer-encoding",

@@ -29,12 +29,14 @@ mod split;
 mod stream;
 mod upload;
 mod upstream;
+mod websocket;
 
 pub use builder::{BuildError, Builder};
 pub use connect::connect_error;
 pub use editions::descriptor_pool;
 pub use error::{ErrorBody, ErrorCode, ErrorCodes, ErrorRenderer, ErrorReport};
 pub use service::Gateway;
+pub use websocket::Socket;
 
 pub use prost_reflect;
 

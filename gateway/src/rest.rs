@@ -25,9 +25,11 @@ use crate::http_body as raw;
 use crate::params::{self, Query};
 use crate::patch;
 use crate::route::plan::{BodyRule, Route};
+use crate::route::router::Router;
 use crate::service::Shared;
 use crate::upload;
 use crate::upstream;
+use crate::websocket;
 
 pub(crate) async fn handle<U, B>(
     shared: &Arc<Shared>,
@@ -100,11 +102,25 @@ pub(crate) fn options(allowed: &[Method]) -> Response<Body> {
 }
 
 impl Shared {
-    /// Index of the route and the raw path segments: as the path is, else through the first alias that fits.
+    /// Index of the route and the raw path segments.
     pub fn route<'r>(&'r self, method: &Method, path: &'r str) -> Result<(usize, Vec<&'r str>), Rejection> {
+        let found = self.resolve(&self.plan.router, method, path);
+        match found {
+            Err(miss) if self.has_socket(path) => Err(websocket::instead(method, miss)),
+            found => found,
+        }
+    }
+
+    /// As the path is, else through the first alias that fits.
+    pub fn resolve<'r>(
+        &'r self,
+        router: &Router,
+        method: &Method,
+        path: &'r str,
+    ) -> Result<(usize, Vec<&'r str>), Rejection> {
         let mut segments: Vec<&str> = Vec::with_capacity(8);
         segments.extend(path.strip_prefix('/').ok_or(Rejection::Route)?.split('/'));
-        let mut allowed = match self.plan.router.find(method, &mut segments) {
+        let mut allowed = match router.find(method, &mut segments) {
             Ok(route) => return Ok((route, segments)),
             Err(miss) => miss.allowed,
         };
@@ -115,7 +131,7 @@ impl Shared {
             }
             let rest = segments.iter().skip(alias.prefix.len()).copied();
             let mut aliased: Vec<&str> = alias.target.iter().map(|s| &**s).chain(rest).collect();
-            match self.plan.router.find(method, &mut aliased) {
+            match router.find(method, &mut aliased) {
                 Ok(route) => return Ok((route, aliased)),
                 Err(miss) if allowed.is_empty() => allowed = miss.allowed,
                 Err(_) => {}

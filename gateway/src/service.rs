@@ -21,8 +21,9 @@ use crate::error::{Asker, ErrorRenderer};
 use crate::headers::HeaderRules;
 use crate::rest;
 use crate::route::plan::Plan;
+use crate::websocket;
 
-/// A gRPC service as REST, JSON, server-sent events and Connect. Cheap to clone.
+/// A gRPC service as REST, JSON, server-sent events, WebSockets and Connect. Cheap to clone.
 pub struct Gateway<U> {
     shared: Arc<Shared>,
     upstream: U,
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub limits: Limits,
     /// Indent the JSON of unary answers.
     pub pretty: bool,
+    pub sockets: websocket::Options,
 }
 
 pub(crate) struct Alias {
@@ -62,9 +64,9 @@ impl<U> Gateway<U> {
         &self.shared.errors
     }
 
-    /// Is there a route for this method and path (aliases included)?
+    /// Is there a route or a WebSocket for this method and path (aliases included)?
     pub fn has_route(&self, method: &Method, path: &str) -> bool {
-        self.shared.route(method, path).is_ok()
+        self.shared.route(method, path).is_ok() || (method == Method::GET && self.shared.has_socket(path))
     }
 
     /// Is this a call in the Connect protocol? Its errors have a form of their own: [`crate::connect_error`].
@@ -125,10 +127,14 @@ where
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let asker = Asker::new(&parts.headers);
-    let answered = match connect::claim(shared, &parts.method, &parts.uri, &parts.headers) {
-        Some(Ok(call)) => Ok(connect::handle(shared, upstream, call, parts, body).await),
-        Some(Err(refused)) => Err(refused),
-        None => rest::handle(shared, upstream, parts, body).await,
+    let answered = if websocket::is_wanted(&parts) && shared.has_socket(parts.uri.path()) {
+        websocket::handle(shared, upstream, parts).await
+    } else {
+        match connect::claim(shared, &parts.method, &parts.uri, &parts.headers) {
+            Some(Ok(call)) => Ok(connect::handle(shared, upstream, call, parts, body).await),
+            Some(Err(refused)) => Err(refused),
+            None => rest::handle(shared, upstream, parts, body).await,
+        }
     };
     let mut response = match answered {
         Ok(response) => response,

@@ -11,6 +11,7 @@ fn build(methods: &str) -> Result<(), String> {
         r#"syntax = "proto3"; package t;
         import "google/api/annotations.proto"; import "google/api/httpbody.proto";
         import "rialto/gateway/v1/event_stream.proto"; import "rialto/gateway/v1/file_upload.proto";
+        import "rialto/gateway/v1/web_socket.proto";
         message File {{ string name = 1; google.api.HttpBody file = 2; Info info = 3; int32 size = 4; }}
         message Info {{ string name = 1; }}
         message In {{ string a = 1; repeated string many = 2; In inner = 3; map<string, string> map = 4; }}
@@ -115,6 +116,30 @@ fn event_stream_options_are_checked() {
     {
         assert!(build(&rpc(returns, option)).is_err(), "{option}");
     }
+}
+
+#[test]
+fn web_socket_options_are_checked() {
+    for (types, path, error) in [
+        ("In) returns (In)", "/x", "t.S.A (WebSocket /x): web_socket is for streaming methods"),
+        ("stream In) returns (stream In)", "", "t.S.A (WebSocket ): must begin with '/'"),
+        ("stream In) returns (stream In)", "/x/{nope}", "t.S.A (WebSocket /x/{nope}): no field \"nope\" for the path"),
+        ("stream In) returns (stream In)", "/{many}", "t.S.A (WebSocket /{many}): repeated field \"many\" in the path"),
+        ("In) returns (stream In)", "/{a}/{a}", "t.S.A (WebSocket /{a}/{a}): path field \"a\" appears twice"),
+    ] {
+        assert_eq!(build(&web_socket("A", types, path)), Err(error.to_owned()));
+    }
+    let types = "stream In) returns (stream In)";
+    let twice = [web_socket("A", types, "/x/{a}"), web_socket("B", types, "/x/{inner.a=*}")].concat();
+    let error = "t.S.B (WebSocket /x/{inner.a=*}) has the same route as t.S.A (WebSocket /x/{a})";
+    assert_eq!(build(&twice), Err(error.to_owned()));
+    // A route of the same path is another matter.
+    let both = [web_socket("A", types, "/x/{a}"), get("B", r#"get: "/x/{a}""#)].concat();
+    assert_eq!(build(&both), Ok(()));
+}
+
+fn web_socket(name: &str, types: &str, path: &str) -> String {
+    format!(r#"rpc {name}({types} {{ option (rialto.gateway.v1.web_socket) = {{ path: "{path}" }}; }}"#)
 }
 
 #[test]

@@ -112,7 +112,7 @@ where
             head.extensions.insert(caller);
         }
         let request = Request::from_parts(head, body);
-        let show_rates = record.is_some_and(|record| matches!(record.transport, Transport::Connect | Transport::Rest));
+        let show_rates = record.is_some_and(|record| !matches!(record.transport, Transport::Grpc | Transport::GrpcWeb));
         let mut response = if rule.streaming {
             self.stream(caller, deadline, request).await?
         } else {

@@ -64,6 +64,8 @@ pub enum Transport {
     Connect,
     /// HTTP with JSON, and everything else.
     Rest,
+    /// The request for a WebSocket.
+    WebSocket,
 }
 
 impl Transport {
@@ -74,6 +76,7 @@ impl Transport {
             Self::GrpcWeb => "grpc-web",
             Self::Connect => "connect",
             Self::Rest => "rest",
+            Self::WebSocket => "websocket",
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Where clients connect: gRPC, gRPC-Web and REST on one port, HTTP/1.1 and HTTP/2 without TLS.
+    /// Where clients connect: gRPC, gRPC-Web, REST and WebSockets on one port, HTTP/1.1 and HTTP/2 without TLS.
     pub listen: SocketAddr,
     /// Where `/metrics` is served for those who operate the server.
     pub ops_listen: Option<SocketAddr>,

@@ -180,6 +180,10 @@ pub struct Gateway {
     pub enum_numbers: bool,
     /// Indent the JSON of unary answers.
     pub pretty: bool,
+    /// Bound of an upload after decompression.
+    pub max_upload_bytes: usize,
+    /// Take the token of a WebSocket from this cookie too, of pages of `server.cors_origins`.
+    pub web_socket_cookie: String,
     /// How long an event stream may be silent before a comment keeps it alive.
     pub heartbeat_seconds: u64,
     /// How long the head of a streamed answer waits for the first message.
@@ -200,6 +204,8 @@ impl Default for Gateway {
             use_proto_names: false,
             enum_numbers: false,
             pretty: false,
+            max_upload_bytes: 1 << 30,
+            web_socket_cookie: String::new(),
             heartbeat_seconds: 15,
             stream_header_hold_millis: 100,
         }

@@ -131,8 +131,8 @@ impl Contract {
 
 /// Every option of the configuration, put into the builder.
 fn gateway(config: &Config, contract: &Contract, upstreams: Upstreams) -> anyhow::Result<Gateway<Upstreams>> {
-    let patience = Duration::from_secs(config.server.body_timeout_seconds);
-    let config = &config.gateway;
+    let Config { server, gateway: config, .. } = config;
+    let patience = Duration::from_secs(server.body_timeout_seconds);
     let mut builder = Gateway::builder(&contract.encoded)
         .services(contract.services.iter().cloned())
         .max_request_bytes(config.max_request_bytes)
@@ -142,9 +142,15 @@ fn gateway(config: &Config, contract: &Contract, upstreams: Upstreams) -> anyhow
         .use_proto_names(config.use_proto_names)
         .enum_numbers(config.enum_numbers)
         .pretty(config.pretty)
+        .max_upload_bytes(config.max_upload_bytes)
         .body_timeout(patience)
+        .web_socket_executor(ways::run_socket)
+        .web_socket_origins(&server.cors_origins)
         .heartbeat(Duration::from_secs(config.heartbeat_seconds))
         .stream_header_hold(Duration::from_millis(config.stream_header_hold_millis));
+    if !config.web_socket_cookie.is_empty() {
+        builder = builder.web_socket_cookie(&config.web_socket_cookie);
+    }
     for (prefix, target) in &config.aliases {
         builder = builder.alias(prefix, target);
     }

@@ -127,6 +127,8 @@ fn gateway(app: &App, gate: Gate<Routes>) -> anyhow::Result<Gateway<Gate<Routes>
         // Older clients read empty lists and zeros; leaving them out would break them.
         .always_print_fields(true)
         .response_header(HeaderName::from_static("idempotency-replayed"))
+        .web_socket_origins(&app.config.server.cors_origins)
+        .web_socket_executor(ways::run_socket)
         .error_codes(Arc::new(codes))
         .build(gate)?;
     Ok(gateway)

@@ -88,7 +88,7 @@ impl Edge {
         let transport = record.transport.name();
         let status = match record.transport {
             Transport::Grpc | Transport::GrpcWeb => grpc_status.parse().unwrap_or(2),
-            Transport::Connect | Transport::Rest => http_status,
+            Transport::Connect | Transport::Rest | Transport::WebSocket => http_status,
         };
         self.metrics.request(transport, method, status, took);
         let account = record.account.get().map(tracing::field::display);

@@ -8,7 +8,7 @@ use anyhow::Context;
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
-use rialto_gateway::{ErrorRenderer, Gateway, connect_error};
+use rialto_gateway::{ErrorRenderer, Gateway, Socket, connect_error};
 use tonic::Status;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
@@ -16,6 +16,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use tracing::Instrument;
 
 use crate::kernel::caller::{RequestRecord, Transport};
 
@@ -72,7 +73,7 @@ impl Http {
 
     /// How a request comes in.
     pub fn transport<B>(&self, request: &Request<B>) -> Transport {
-        match by_content_type(request.version(), request.headers()) {
+        match by_headers(request.version(), request.headers()) {
             Transport::Rest if (self.is_connect)(request.method(), request.uri(), request.headers()) => {
                 Transport::Connect
             }
@@ -89,6 +90,8 @@ impl Http {
         let way = match transport(&request) {
             Transport::Grpc => &self.grpc,
             Transport::GrpcWeb => &self.grpc_web,
+            // CORS does not cover WebSockets.
+            Transport::WebSocket => &self.rest,
             _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
             _ => &self.rest,
         };
@@ -97,15 +100,20 @@ impl Http {
     }
 }
 
-/// As far as the content type tells; what is left may still be Connect.
-fn by_content_type(version: Version, headers: &HeaderMap) -> Transport {
+/// As far as the headers tell; what is left may still be Connect.
+fn by_headers(version: Version, headers: &HeaderMap) -> Transport {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     match content_type.strip_prefix(b"application/grpc") {
         Some(rest) if rest.starts_with(b"-web") => Transport::GrpcWeb,
         // gRPC needs trailers, which clients of HTTP/1.1 don't read.
         Some(b"" | [b'+' | b';', ..]) if version == Version::HTTP_2 => Transport::Grpc,
+        _ if headers.get(header::UPGRADE).is_some_and(is_web_socket) => Transport::WebSocket,
         _ => Transport::Rest,
     }
+}
+
+fn is_web_socket(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
 /// As the edge has noted it.
@@ -144,7 +152,7 @@ impl Asked {
                 response
             }
             Transport::Connect => connect_error(status, self.content_type.as_ref()),
-            Transport::Rest => {
+            Transport::Rest | Transport::WebSocket => {
                 let headers = [(REQUEST_ID, self.request_id), (header::ACCEPT, self.accept)];
                 let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
                 errors.render(status, &headers.collect())
@@ -168,6 +176,11 @@ pub fn compression() -> CompressionLayer<impl Predicate> {
             .and(NotForContentType::const_new("application/connect+"))
             .and(whole),
     )
+}
+
+/// Runs an open WebSocket, whose log lines are those of its request. Its connection keeps its place at the listener.
+pub fn run_socket(socket: Socket) {
+    drop(tokio::spawn(socket.in_current_span()));
 }
 
 /// CORS for pages of these origins (`*`: of any), which may read `exposed` headers besides the usual ones.
@@ -197,13 +210,13 @@ mod tests {
     fn the_content_type_tells_the_transport() {
         let of = |value: &'static str| {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
-            by_content_type(Version::HTTP_2, &headers)
+            by_headers(Version::HTTP_2, &headers)
         };
         assert_eq!(of("application/grpc"), Transport::Grpc);
         assert_eq!(of("application/grpc+proto"), Transport::Grpc);
         assert_eq!(of("application/grpc-web-text+proto"), Transport::GrpcWeb);
         assert_eq!(of("application/grpcx"), Transport::Rest);
         assert_eq!(of("application/json"), Transport::Rest);
-        assert_eq!(by_content_type(Version::HTTP_2, &HeaderMap::new()), Transport::Rest);
+        assert_eq!(by_headers(Version::HTTP_2, &HeaderMap::new()), Transport::Rest);
     }
 }

@@ -15,3 +15,4 @@ mod messaging;
 mod nodes;
 mod proxy;
 mod web;
+mod websocket;

@@ -56,6 +56,12 @@ impl Bound {
         }
         true
     }
+
+    /// Is another member of this field's oneof bound?
+    pub fn has_rival(&self, m: &Message, f: &Field) -> bool {
+        let oneof = |i: u16| m.fields.get(usize::from(i)).and_then(|f| f.oneof);
+        f.oneof.is_some() && self.0.iter().any(|(i, _)| *i != f.index && oneof(*i) == f.oneof)
+    }
 }
 
 /// Which members of an object were there already: a bit per field, then a bit per oneof.
@@ -172,18 +178,12 @@ impl<'s> Decoder<'s, '_, '_> {
         };
         if self.field(f, inner)?
             && let Some(oneof) = f.oneof
-            && (!seen.insert(m.fields.len() + usize::from(oneof)) || self.bound_oneof(m, oneof, bound))
+            && (!seen.insert(m.fields.len() + usize::from(oneof)) || bound.has_rival(m, f))
         {
             let name = m.oneofs.get(usize::from(oneof)).map(|n| n.to_string()).unwrap_or_default();
             return Err(Problem::OneofConflict(name).into());
         }
         Ok(())
-    }
-
-    /// Does the path set another member of this oneof? (Its own member was refused before.)
-    fn bound_oneof(&self, m: &Message, oneof: u16, bound: &Bound) -> bool {
-        let member = |i: u16| m.fields.get(usize::from(i)).is_some_and(|f| f.oneof == Some(oneof));
-        bound.0.iter().any(|(i, inner)| inner.is_empty() && member(*i))
     }
 
     /// A field with its tag. False if it stays unset: it was `null`, or an unknown enum value that is ignored.

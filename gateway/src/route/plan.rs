@@ -86,6 +86,9 @@ pub(crate) struct Route {
 pub(crate) struct Plan {
     pub router: Router,
     pub routes: Vec<Route>,
+    /// WebSockets; their paths may be those of routes.
+    pub socket_router: Router,
+    pub sockets: Vec<Route>,
     /// Every method, by its path, with or without routes.
     pub rpcs: HashMap<Box<str>, Arc<Rpc>>,
 }
@@ -93,7 +96,8 @@ pub(crate) struct Plan {
 /// All routes of the chosen services (all services if `chosen` is `None`).
 pub(crate) fn plan(pool: &DescriptorPool, schema: &Schema, chosen: Option<&[String]>) -> Result<Plan, BuildError> {
     let options = Options::new(pool);
-    let mut planner = Planner { schema, router: Router::default(), routes: Vec::new(), names: Vec::new() };
+    let mut planner = Planner::new(schema);
+    let mut sockets = Planner::new(schema);
     let mut rpcs = HashMap::new();
     for service in services(pool, chosen)? {
         for method in service.methods() {
@@ -105,10 +109,18 @@ pub(crate) fn plan(pool: &DescriptorPool, schema: &Schema, chosen: Option<&[Stri
             for rule in &rules {
                 planner.add(&rpc, rule, &format!("{name} ({})", rule.describe()))?;
             }
+            if let Some(rule) = options.web_socket(&method) {
+                let name = format!("{name} (WebSocket {})", rule.path);
+                if !rpc.client_streaming && !rpc.server_streaming {
+                    return Err(BuildError::rule(&name, "web_socket is for streaming methods"));
+                }
+                sockets.add(&rpc, &rule, &name)?;
+            }
             rpcs.insert(rpc.uri.path().into(), rpc);
         }
     }
-    Ok(Plan { router: planner.router, routes: planner.routes, rpcs })
+    let (socket_router, sockets) = (sockets.router, sockets.routes);
+    Ok(Plan { router: planner.router, routes: planner.routes, socket_router, sockets, rpcs })
 }
 
 pub(crate) fn services(pool: &DescriptorPool, chosen: Option<&[String]>) -> Result<Vec<ServiceDescriptor>, BuildError> {
@@ -129,7 +141,11 @@ struct Planner<'s> {
     names: Vec<String>,
 }
 
-impl Planner<'_> {
+impl<'s> Planner<'s> {
+    fn new(schema: &'s Schema) -> Self {
+        Self { schema, router: Router::default(), routes: Vec::new(), names: Vec::new() }
+    }
+
     fn rpc(&self, method: &MethodDescriptor, events: Option<EventStream>) -> Result<Rpc, BuildError> {
         let name = method.full_name();
         let id = |full_name: &str| {

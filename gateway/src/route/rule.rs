@@ -25,6 +25,7 @@ pub(crate) struct Options {
     http: Option<ExtensionDescriptor>,
     event_stream: Option<ExtensionDescriptor>,
     file_upload: Option<ExtensionDescriptor>,
+    web_socket: Option<ExtensionDescriptor>,
 }
 
 impl Options {
@@ -33,6 +34,7 @@ impl Options {
             http: pool.get_extension_by_name("google.api.http"),
             event_stream: pool.get_extension_by_name("rialto.gateway.v1.event_stream"),
             file_upload: pool.get_extension_by_name("rialto.gateway.v1.file_upload"),
+            web_socket: pool.get_extension_by_name("rialto.gateway.v1.web_socket"),
         }
     }
 
@@ -62,6 +64,13 @@ impl Options {
     /// The `filename_field` of the `file_upload` option.
     pub fn filename_field(&self, method: &MethodDescriptor) -> Option<String> {
         option(method, self.file_upload.as_ref()).map(|option| text(&option, "filename_field"))
+    }
+
+    /// The WebSocket of a method: a GET whose query may set whatever the path does not.
+    pub fn web_socket(&self, method: &MethodDescriptor) -> Option<Rule> {
+        let option = option(method, self.web_socket.as_ref())?;
+        let path = text(&option, "path");
+        Some(Rule { method: Some(Method::GET), path, body: String::new(), response_body: String::new() })
     }
 }
 

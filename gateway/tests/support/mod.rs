@@ -4,6 +4,7 @@
 pub mod files;
 pub mod net;
 pub mod socket;
+pub mod websocket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
