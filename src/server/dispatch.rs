@@ -71,11 +71,13 @@ impl Http {
         let guard = flood::guard(app)?;
         let protect = Protect { guard, errors: gateway.errors().clone() };
         let cors = cors(&app.config.server.cors_origins)?;
+        // Streams would sit in the compressor, and pictures are compressed already.
         let compression = CompressionLayer::new().compress_when(
             SizeAbove::new(1024)
+                .and(NotForContentType::IMAGES)
+                .and(NotForContentType::const_new("application/octet-stream"))
                 .and(NotForContentType::const_new("text/event-stream"))
                 .and(NotForContentType::const_new("application/x-ndjson"))
-                // Connect compresses the messages of its streams, not their bodies.
                 .and(NotForContentType::const_new("application/connect+")),
         );
         let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };

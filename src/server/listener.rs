@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::edge::{Activity, Connection, Edge};
+use super::linger::Lingering;
 use crate::kernel::app::App;
 use crate::kernel::config;
 
@@ -84,7 +85,7 @@ async fn serve(stream: TcpStream, app: &App, builder: &Builder<TokioExecutor>, e
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), edge));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Lingering::new(stream)), edge));
     let mut leave = std::pin::pin!(async {
         let idle = async {
             let most = Duration::from_secs(limits.idle_seconds);

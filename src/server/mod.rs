@@ -5,6 +5,7 @@ mod docs;
 mod edge;
 mod flood;
 mod health;
+mod linger;
 mod listener;
 
 pub mod doctor;

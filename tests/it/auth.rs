@@ -212,7 +212,7 @@ async fn credentials_that_are_missing_malformed_or_changed_are_refused() {
     refresh_as_access.refused(401, "TOKEN_INVALID", 1004);
 
     let two = node.http().get(node.url("/v1/auth/me")).bearer_auth(&ann.token).header("authorization", "Bearer x");
-    assert_eq!(two.send().await.unwrap().status(), 401);
+    assert_eq!(two.send().await.unwrap().status(), 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
