@@ -13,7 +13,8 @@ use axum::Router;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, Full, Limited};
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway, connect_error};
 use tonic::Status;
 use tonic::body::Body;
@@ -83,7 +84,7 @@ impl Http {
         let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
         let rest = compression.layer(protect.clone().around(rest));
         let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
-        let grpc_web = protect.clone().around(GrpcWebLayer::new().layer(gate.clone()));
+        let grpc_web = protect.clone().around(grpc_web(app, gate.clone()));
         Ok(Self {
             grpc: protect.around(gate),
             grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
@@ -154,18 +155,49 @@ impl Protect {
                 let status = Status::from(error);
                 Ok(match transport {
                     Transport::Grpc => status.into_http(),
-                    Transport::GrpcWeb => {
-                        let mut response = status.into_http();
-                        let content_type = HeaderValue::from_static("application/grpc-web+proto");
-                        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-                        response
-                    }
+                    Transport::GrpcWeb => grpc_web_error(&status),
                     Transport::Connect => connect_error(&status, content_type.as_ref()),
                     Transport::Rest => errors.render(&status, &id.into_iter().map(|id| (REQUEST_ID, id)).collect()),
                 })
             }
         }))
     }
+}
+
+/// gRPC-Web. Over HTTP/1.1 a call is passed on when the whole of it is there: an answer that comes sooner, such as a
+/// refusal by the token, would end a connection on which the client may be sending its next request already.
+fn grpc_web(
+    app: &App,
+    gate: Gate<Routes>,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + use<>
+{
+    let inner = GrpcWebLayer::new().layer(gate);
+    // As base64, with room for the frames.
+    let limit = (app.config.server.max_message_bytes / 3 + 64).saturating_mul(4);
+    let patience = app.config.server.request_timeout();
+    tower::service_fn(move |mut request: Request<Body>| {
+        let inner = inner.clone();
+        async move {
+            if request.version() != Version::HTTP_2 {
+                let (head, body) = request.into_parts();
+                let whole = tokio::time::timeout(patience, Limited::new(body, limit).collect()).await;
+                let whole = whole.map_err(|_| Error::new(Reason::Timeout, "the request did not come in time"));
+                let unreadable = |_| Error::new(Reason::PayloadTooLarge, "the request is larger than the server takes");
+                match whole.and_then(|whole| whole.map_err(unreadable)) {
+                    Ok(whole) => request = Request::from_parts(head, Body::new(Full::new(whole.to_bytes()))),
+                    Err(error) => return Ok(grpc_web_error(&error.into())),
+                }
+            }
+            inner.oneshot(request).await
+        }
+    })
+}
+
+fn grpc_web_error(status: &Status) -> Response<Body> {
+    let mut response = status.clone().into_http();
+    let content_type = HeaderValue::from_static("application/grpc-web+proto");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// The server's own pages, and the gateway for every other path.
