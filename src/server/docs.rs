@@ -16,7 +16,7 @@ details{border:1px solid #ddd;border-radius:6px;margin:.5rem 0;padding:.4rem .8r
 table{border-collapse:collapse}td{padding:.1rem 1rem .1rem 0;vertical-align:top}\
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}h2,details{border-color:#444}.access{color:#999}}\
 </style><h1>Rialto API</h1><p>REST on this port, under <code>/v1</code>, <code>/api/v1</code> and <code>/api</code>. \
-The same methods as gRPC and gRPC-Web on the same port. <a href=/openapi.json>OpenAPI document</a>.</p>";
+The same methods as gRPC, gRPC-Web and Connect on the same port. <a href=/openapi.json>OpenAPI document</a>.</p>";
 
 /// The page.
 pub fn page(document: &Value) -> String {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Extensions, Response};
+use http::{Extensions, Response, Version};
 use http_body::Frame;
 use http_body_util::Full;
 use tokio::time::{Sleep, sleep};
@@ -40,20 +40,15 @@ where
     B::Error: Into<BoxError>,
 {
     let call = Arc::new(call);
-    let opening = match Opening::new(shared, &call, parts, body) {
-        Ok(opening) => opening,
-        Err(rejection) => return failed(call.form, &refusal(rejection)),
+    // The stream may end before the client's half of it, and then HTTP/1.1 has no way to go on.
+    let close = call.rpc.client_streaming && parts.version < Version::HTTP_2;
+    let mut response = match Opening::new(shared, &call, parts, body) {
+        Ok(opening) => opening.respond(upstream).await,
+        Err(rejection) => failed(call.form, &refusal(rejection)),
     };
-    let (answer, interrupts) = match opening.call(upstream).await {
-        Ok(open) => open,
-        Err(failure) => return failed(call.form, &failure),
-    };
-    let mut response = Response::new(Body::empty());
-    shared.headers.response(&answer.head, response.headers_mut());
-    write_head(call.form, response.headers_mut());
-    let answer = Some(answer);
-    *response.body_mut() =
-        Body::new(ResponseStream { shared: shared.clone(), call, answer, interrupts, out: Vec::new(), messages: 0 });
+    if close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -102,6 +97,25 @@ impl Opening {
             shared: shared.clone(),
             call: call.clone(),
         })
+    }
+
+    async fn respond<U>(self, upstream: U) -> Response<Body>
+    where
+        U: Service<http::Request<Body>, Response = Response<Body>>,
+        U::Error: Into<BoxError>,
+    {
+        let (shared, call) = (self.shared.clone(), self.call.clone());
+        let (answer, interrupts) = match self.call(upstream).await {
+            Ok(open) => open,
+            Err(failure) => return failed(call.form, &failure),
+        };
+        let mut response = Response::new(Body::empty());
+        shared.headers.response(&answer.head, response.headers_mut());
+        write_head(call.form, response.headers_mut());
+        let answer = Some(answer);
+        let body = ResponseStream { shared, call, answer, interrupts, out: Vec::new(), messages: 0 };
+        *response.body_mut() = Body::new(body);
+        response
     }
 
     async fn call<U>(mut self, upstream: U) -> Result<(Answer, Interrupts), Box<Failure>>
