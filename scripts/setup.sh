@@ -2,7 +2,8 @@
 # Installs what is missing, and is done at once when nothing is.
 #
 #   scripts/setup.sh            what `make run` needs
-#   scripts/setup.sh test|lint  and Python for the foreign clients and for buf
+#   scripts/setup.sh lint       and Python for buf
+#   scripts/setup.sh test       and Python, Node.js and Chromium for the foreign clients
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -23,6 +24,11 @@ has_python() {
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
+# Under one of the names that tests/web/run.sh looks for.
+has_chromium() {
+    have chromium || have chromium-browser || have google-chrome
+}
+
 missing=''
 need() {
     missing="$missing $1"
@@ -39,6 +45,11 @@ case "${1:-run}" in
     test | lint) has_python || missing="$missing python3 python3-venv" ;;
     *) die "usage: scripts/setup.sh [run|test|lint]" ;;
 esac
+if [ "${1:-run}" = test ]; then
+    have node || need nodejs
+    have npm || need npm
+    has_chromium || need chromium
+fi
 
 if [ -n "$missing" ]; then
     if ! have apt-get; then

@@ -21,9 +21,15 @@ else
 fi
 "$target/debug/rialto" services --volatile --data-dir "$target/test-services" -- "$@" || die "tests failed; see above"
 
+RIALTO_BIN="$(cd "$target/debug" && pwd)/rialto"
+RIALTO_PYTHON="$venv/bin/python"
+export RIALTO_BIN RIALTO_PYTHON
+
 step "foreign clients (Python)"
-RIALTO_BIN="$(cd "$target/debug" && pwd)/rialto" RIALTO_PYTHON="$venv/bin/python" tests/python/run.sh ||
-    die "the foreign clients failed; see above"
+tests/python/run.sh || die "the foreign clients failed; see above"
+
+step "foreign clients (Node.js, Chromium)"
+tests/web/run.sh || die "the clients of the web failed; see above"
 
 say ""
 say "all tests passed"

@@ -152,6 +152,9 @@ fn malformed(header: &HeaderName, expected: &'static str) -> Rejection {
     Rejection::Header { name: header.clone(), expected }
 }
 
+/// How much later than the client's deadline the gateway gives up: the service should be the one to say that it is over.
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
+
 /// How long the client wants to wait: `grpc-timeout`, or else `x-request-timeout` in seconds, such as `2.5`.
 pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
     if let Some(value) = headers.get(&GRPC_TIMEOUT) {

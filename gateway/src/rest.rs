@@ -86,7 +86,9 @@ where
     };
     match timeout {
         None => work.await,
-        Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| Rejection::Deadline)?,
+        Some(timeout) => {
+            tokio::time::timeout(timeout.saturating_add(headers::GRACE), work).await.map_err(|_| Rejection::Deadline)?
+        }
     }
 }
 

@@ -2,20 +2,18 @@
 
 mod support;
 
-use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use prost_reflect::DescriptorPool;
 use rialto_gateway::{Builder, connect_error};
 use serde_json::{Value, json};
+use support::echo::gzip;
 use support::socket::{Client, full, serve};
 use support::{Answer, Call, Iter, compile, framed, ok, trailers};
 use tonic::body::Body;
@@ -269,12 +267,6 @@ async fn requests_may_be_compressed() {
     let bomb = f.post(SAY, &compressed("gzip"), gzip(&[b' '; 100_000])).await;
     refused(&bomb, 429, "resource_exhausted", "1000 bytes");
     refused(&f.post(SAY, &compressed("snappy"), "{}").await, 501, "unimplemented", "gzip, br or zstd");
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub fn text(address: SocketAddr, accounts: &[Account]) -> String {
         "\n  Rialto is ready.\n\n\
          \x20 gRPC      {address} (plaintext HTTP/2, with reflection)\n\
          \x20 gRPC-Web  http://{address}\n\
+         \x20 Connect   http://{address}\n\
          \x20 REST      http://{address}/v1\n\
          \x20 docs      http://{address}/docs\n\
          \x20 health    http://{address}/health\n\

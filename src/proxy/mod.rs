@@ -24,7 +24,6 @@ use rialto_gateway::{ErrorRenderer, Gateway};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
-use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
@@ -170,7 +169,9 @@ fn header_name(key: &str, name: &str) -> anyhow::Result<HeaderName> {
 fn http(config: &Config, gateway: Gateway<Upstreams>, upstreams: Upstreams, pages: Pages) -> anyhow::Result<Http> {
     let errors = gateway.errors().clone();
     let grpc = Passthrough { upstreams };
-    let grpc_web = survive(&errors, GrpcWebLayer::new().layer(grpc.clone()));
+    let patience = Duration::from_secs(config.upstream.request_timeout_seconds);
+    let grpc_web = ways::grpc_web(grpc.clone(), config.gateway.max_request_bytes, patience);
+    let grpc_web = survive(&errors, grpc_web);
     let grpc = survive(&errors, grpc);
     let rest = survive(&errors, Rest { pages, gateway: gateway.clone() });
     let rest = ways::compression().layer(rest).map_response(|response: Response<_>| response.map(Body::new));

@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
@@ -42,7 +41,8 @@ pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> 
     let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
     let rest = ways::compression().layer(protect.clone().around(rest));
     let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
-    let grpc_web = protect.clone().around(GrpcWebLayer::new().layer(gate.clone()));
+    let (limit, patience) = (app.config.server.max_message_bytes, app.config.server.request_timeout());
+    let grpc_web = protect.clone().around(ways::grpc_web(gate.clone(), limit, patience));
     let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
     Ok(Http::new(protect.around(gate), grpc_web, rest, cors, &gateway))
 }

@@ -1,16 +1,22 @@
 //! A client's socket, and what it holds for as long as it is open: also as a WebSocket, when HTTP is done with it.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::kernel::metrics::Metrics;
+
+/// For how long what a client still sends is thrown away when we have closed our half.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A place among the connections, a count in the metrics, and what an orderly stop waits for.
 pub struct Held {
@@ -37,12 +43,14 @@ impl Drop for Held {
 pub struct Socket {
     stream: TcpStream,
     _held: Held,
+    /// Set when our half is closed.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     /// Of a connection that was just accepted.
     pub fn new(stream: TcpStream, held: Held) -> Self {
-        Self { stream, _held: held }
+        Self { stream, _held: held, closing: None }
     }
 }
 
@@ -73,7 +81,24 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// In stages (RFC 9112, section 9.6). A client that is refused while it still sends its request would otherwise be told
+    /// by the operating system that the connection is gone, often before it has read why.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let Self { stream, closing, .. } = &mut *self;
+        if closing.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+        }
+        let patience = closing.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        loop {
+            if patience.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut scratch = [0; 4096];
+            let mut scratch = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut scratch));
+            if read.is_err() || scratch.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }

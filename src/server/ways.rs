@@ -8,9 +8,11 @@ use anyhow::Context;
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
+use http_body_util::{BodyExt, Full, Limited};
 use rialto_gateway::{ErrorRenderer, Gateway, Socket, connect_error};
 use tonic::Status;
 use tonic::body::Body;
+use tonic_web::GrpcWebLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
@@ -19,6 +21,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tracing::Instrument;
 
 use crate::kernel::caller::{RequestRecord, Transport};
+use crate::kernel::error::{Error, Reason};
 
 /// Under which a request is logged, here and upstream.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -145,12 +148,7 @@ impl Asked {
     pub fn error(self, errors: &ErrorRenderer, status: &Status) -> Response<Body> {
         match self.transport {
             Transport::Grpc => status.clone().into_http(),
-            Transport::GrpcWeb => {
-                let mut response = status.clone().into_http();
-                let content_type = HeaderValue::from_static("application/grpc-web+proto");
-                response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-                response
-            }
+            Transport::GrpcWeb => grpc_web_error(status),
             Transport::Connect => connect_error(status, self.content_type.as_ref()),
             Transport::Rest | Transport::WebSocket => {
                 let headers = [(REQUEST_ID, self.request_id), (header::ACCEPT, self.accept)];
@@ -159,6 +157,46 @@ impl Asked {
             }
         }
     }
+}
+
+/// gRPC-Web in front of a gRPC service. Over HTTP/1.1 a call is passed on when the whole of it is there, at most a message
+/// of `limit` bytes: an answer that comes sooner, such as a refusal by the token, would end a connection on which the client
+/// may be sending its next request already.
+pub fn grpc_web<S>(
+    grpc: S,
+    limit: usize,
+    patience: Duration,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let inner = GrpcWebLayer::new().layer(grpc);
+    // As base64, with room for the frames.
+    let limit = (limit / 3 + 64).saturating_mul(4);
+    tower::service_fn(move |mut request: Request<Body>| {
+        let inner = inner.clone();
+        async move {
+            if request.version() != Version::HTTP_2 {
+                let (head, body) = request.into_parts();
+                let whole = tokio::time::timeout(patience, Limited::new(body, limit).collect()).await;
+                let whole = whole.map_err(|_| Error::new(Reason::Timeout, "the request did not come in time"));
+                let unreadable = |_| Error::new(Reason::PayloadTooLarge, "the request is larger than the server takes");
+                match whole.and_then(|whole| whole.map_err(unreadable)) {
+                    Ok(whole) => request = Request::from_parts(head, Body::new(Full::new(whole.to_bytes()))),
+                    Err(error) => return Ok(grpc_web_error(&error.into())),
+                }
+            }
+            inner.oneshot(request).await
+        }
+    })
+}
+
+fn grpc_web_error(status: &Status) -> Response<Body> {
+    let mut response = status.clone().into_http();
+    let content_type = HeaderValue::from_static("application/grpc-web+proto");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// Compresses what is worth it, and no stream, whose messages must not wait for each other.

@@ -94,6 +94,16 @@ async fn a_flood_is_refused_in_the_clients_own_protocol() {
     let login = LoginRequest { email: "a@b.c".into(), password: "x".into() };
     let refused = refusal(node.auth().login(login).await);
     assert_eq!(refused, (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED".into()));
+    let connect = async |method: &str, content_type: &str| {
+        let request = node.http().post(node.url(&format!("/rialto.{method}"))).header("content-type", content_type);
+        crate::harness::Answer::of(request.send().await.unwrap()).await
+    };
+    let refused = connect("auth.v1.AuthService/GetMe", "application/proto").await;
+    assert_eq!((refused.status, &refused.body["code"]), (429, &json!("resource_exhausted")));
+    assert_eq!(refused.body["details"][1]["debug"]["reason"], "RATE_LIMIT_EXCEEDED", "{}", refused.body);
+    let refused = connect("messaging.v1.MessagingService/Subscribe", "application/connect+json").await;
+    assert_eq!((refused.status, refused.headers["content-type"].as_str()), (200, "application/connect+json"));
+    assert!(refused.body.as_str().unwrap().contains(r#"{"error":{"code":"resource_exhausted""#), "{}", refused.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,12 +277,11 @@ async fn an_unknown_method_is_unimplemented_and_an_unknown_path_is_not_found() {
     let wrong_method = node.rest(Method::DELETE, "/v1/auth/login", None, None).await;
     wrong_method.refused(405, "METHOD_NOT_ALLOWED", 2002);
     assert_eq!(wrong_method.headers["allow"], "OPTIONS, POST");
-    // A gRPC path is not a REST path.
-    node.rest(Method::POST, "/rialto.auth.v1.AuthService/GetMe", None, Some(json!({}))).await.refused(
-        404,
-        "ROUTE_NOT_FOUND",
-        3001,
-    );
+    // The path of a method is Connect's.
+    let connect = node.rest(Method::POST, "/rialto.auth.v1.AuthService/GetMe", None, Some(json!({}))).await;
+    assert_eq!((connect.status, &connect.body["code"]), (401, &json!("unauthenticated")));
+    let nothing = node.rest(Method::POST, "/rialto.auth.v1.AuthService/Nothing", None, Some(json!({}))).await;
+    nothing.refused(404, "ROUTE_NOT_FOUND", 3001);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,3 +65,41 @@ async fn a_connection_more_than_allowed_waits_for_a_place() {
     assert!(second.starts_with("HTTP/1.1 "), "{second}");
     drop(first);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_refused_while_it_still_sends_is_not_cut_off() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut stream = TcpStream::connect(node.server.address).await.unwrap();
+    // Refused by the head alone.
+    let head = b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    for _ in 0..64 {
+        stream.write_all(&[0; 1024]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_web_call_that_is_refused_does_not_cost_the_connection() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut stream = TcpStream::connect(node.server.address).await.unwrap();
+    for _ in 0..3 {
+        let head = b"POST /rialto.auth.v1.AuthService/GetMe HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\
+            content-type: application/grpc-web+proto\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        // Time enough to refuse it by the head alone.
+        for _ in 0..3 {
+            node.rest(reqwest::Method::GET, "/ready", None, None).await;
+        }
+        stream.write_all(&[0; 5]).await.unwrap();
+        let mut answer = [0; 4096];
+        let length = soon(stream.read(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        assert!(answer.contains("grpc-status: 16"), "{answer}");
+    }
+}

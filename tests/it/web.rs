@@ -45,6 +45,43 @@ async fn a_browser_registers_chats_and_watches_over_grpc_web() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connect_calls_are_logged_counted_and_compressed_as_such() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let ann = node.user("ann").await;
+    let bob = node.user("bob").await;
+    let id = ann.conversation(&node, &[&bob]).await;
+    let message = serde_json::json!({ "client_message_id": "1", "text": "long ".repeat(1000) });
+    ann.post(&node, &format!("/v1/conversations/{id}/messages"), message).await.ok();
+    let call = async |method: &str, content_type: &'static str, body: Vec<u8>| {
+        let request = node.http().post(node.url(&format!("/rialto.messaging.v1.MessagingService/{method}")));
+        let request = request.bearer_auth(&ann.token).header("content-type", content_type).body(body);
+        let request = request.header("accept-encoding", "gzip").header("origin", "https://app.example.com");
+        request.send().await.unwrap()
+    };
+    let body = serde_json::json!({ "conversationId": id, "afterSeq": "0" }).to_string().into_bytes();
+    let unary = call("ListMessages", "application/json", body.clone()).await;
+    assert_eq!((unary.status().as_u16(), &unary.headers()["content-encoding"]), (200, &"gzip".parse().unwrap()));
+    assert_eq!(unary.headers()["access-control-allow-origin"], "https://app.example.com");
+    assert!(unary.headers().contains_key("ratelimit-remaining"));
+
+    // A stream comes as it happens: no compressor holds it back.
+    let envelope = [&[0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat();
+    let mut stream = call("Subscribe", "application/connect+json", envelope).await;
+    assert_eq!(stream.headers()["content-type"], "application/connect+json");
+    assert!(!stream.headers().contains_key("content-encoding"));
+    let first = soon(stream.chunk()).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("long long"), "{first:?}");
+    ann.send(&node, &id, "short").await;
+    let second = soon(stream.chunk()).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&second).contains("short"), "{second:?}");
+
+    let metrics = node.rest(Method::GET, "/metrics", None, None).await.ok();
+    let line = metrics.as_str().unwrap().lines().find(|line| line.contains(r#"transport="connect""#));
+    assert!(line.is_some_and(|line| line.contains("MessagingService") && line.contains(r#"status="200""#)), "{line:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_origins_may_read_answers() {
     let world = World::new().await;
     let node = world.node().await;
@@ -58,6 +95,7 @@ async fn only_allowed_origins_may_read_answers() {
         assert_eq!(headers, "authorization,content-type,x-grpc-web");
         answer.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap().to_owned())
     };
+    // The second is both gRPC-Web's and Connect's.
     for path in ["/v1/auth/login", "/rialto.auth.v1.AuthService/Login"] {
         assert_eq!(preflight("https://app.example.com", path).await.as_deref(), Some("https://app.example.com"));
         assert_eq!(preflight("https://evil.example.com", path).await, None);

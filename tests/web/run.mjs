@@ -3,6 +3,7 @@
 // A suite is a file `NAME.suite.mjs` here, which exports `async function run(world)`: see `World` below. The code of its
 // page, if it has one, is `NAME.page.mjs`.
 
+import { webcrypto } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname } from "node:path";
@@ -14,6 +15,9 @@ import { Rialto } from "./rialto.mjs";
 const HERE = dirname(fileURLToPath(import.meta.url));
 // Milliseconds that a check may take. Nothing comes near it but a hang.
 const LIMIT = 60_000;
+
+// Node.js 18 does not have it as a global.
+globalThis.crypto ??= webcrypto;
 
 class World {
   passed = 0;

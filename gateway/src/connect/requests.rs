@@ -1,14 +1,16 @@
 //! The client's side of a stream: enveloped messages, one after the other, on their way to the service.
 
 use std::future::poll_fn;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::header::{HeaderMap, HeaderName};
 use http_body::Frame;
 use tokio::sync::oneshot;
@@ -21,9 +23,10 @@ use crate::error::{Failure, Rejection};
 use crate::frame::{Deframer, FrameError};
 use crate::service::Shared;
 
-const CONTENT_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
+pub(super) const CONTENT_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
+pub(super) const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("connect-accept-encoding");
 /// The flag of a compressed message.
-const COMPRESSED: u8 = 1;
+pub(super) const COMPRESSED: u8 = 1;
 
 pub(super) fn unsupported_encoding() -> Rejection {
     Rejection::Stream(Code::Unimplemented, "messages must be compressed by gzip, or not at all (identity)")
@@ -54,6 +57,15 @@ impl Requests {
         let body = RequestBody::new(body, headers, usize::MAX, shared.limits.body_patience)?;
         let envelopes = Deframer::new(shared.limits.request_bytes);
         Ok(Self { shared: shared.clone(), call: call.clone(), body, envelopes, flags })
+    }
+
+    /// May messages of the answer be compressed? Who does not say takes what it sends.
+    pub fn accepts_gzip(&self, headers: &HeaderMap) -> bool {
+        let mut lists = headers.get_all(&ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok()).peekable();
+        if lists.peek().is_none() {
+            return self.flags == COMPRESSED;
+        }
+        lists.flat_map(|list| list.split(',')).any(|encoding| encoding.trim() == "gzip")
     }
 
     /// The next message, framed for gRPC; `None` at the end.
@@ -141,6 +153,13 @@ impl http_body::Body for RequestStream {
     fn is_end_stream(&self) -> bool {
         self.requests.is_none()
     }
+}
+
+/// The compressed message, if that makes it smaller.
+pub(super) fn gzip(message: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(message.len() / 2), Compression::fast());
+    encoder.write_all(message).ok()?;
+    encoder.finish().ok().filter(|compressed| compressed.len() < message.len())
 }
 
 /// The decompressed message. Nothing at all is never compressed.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Extensions, Response};
+use http::{Extensions, Response, Version};
 use http_body::Frame;
 use http_body_util::Full;
 use tokio::time::{Sleep, sleep};
@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::error::{end_stream, refusal};
-use super::requests::{Complaint, Requests};
+use super::requests::{ACCEPT_ENCODING, COMPRESSED, CONTENT_ENCODING, Complaint, Requests, gzip};
 use super::{Call, Form, check_version, timeout};
 use crate::BoxError;
 use crate::error::{Failure, Rejection};
@@ -28,6 +28,8 @@ use crate::service::Shared;
 use crate::stream::BATCH;
 use crate::upstream::{self, Answer};
 
+/// Smaller messages are not worth compressing.
+const COMPRESS_FROM: usize = 1024;
 /// The flag of the message that ends a stream.
 const END_STREAM: u8 = 2;
 
@@ -40,20 +42,15 @@ where
     B::Error: Into<BoxError>,
 {
     let call = Arc::new(call);
-    let opening = match Opening::new(shared, &call, parts, body) {
-        Ok(opening) => opening,
-        Err(rejection) => return failed(call.form, &refusal(rejection)),
+    // The stream may end before the client's half of it, and then HTTP/1.1 has no way to go on.
+    let close = call.rpc.client_streaming && parts.version < Version::HTTP_2;
+    let mut response = match Opening::new(shared, &call, parts, body) {
+        Ok(opening) => opening.respond(upstream).await,
+        Err(rejection) => failed(call.form, &refusal(rejection)),
     };
-    let (answer, interrupts) = match opening.call(upstream).await {
-        Ok(open) => open,
-        Err(failure) => return failed(call.form, &failure),
-    };
-    let mut response = Response::new(Body::empty());
-    shared.headers.response(&answer.head, response.headers_mut());
-    write_head(call.form, response.headers_mut());
-    let answer = Some(answer);
-    *response.body_mut() =
-        Body::new(ResponseStream { shared: shared.clone(), call, answer, interrupts, out: Vec::new(), messages: 0 });
+    if close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -69,7 +66,7 @@ pub(super) fn failed(form: Form, failure: &Failure) -> Response<Body> {
 fn write_head(form: Form, headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, form.content_type(true));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("connect-accept-encoding"), HeaderValue::from_static("gzip"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     // Asks nginx and its kin not to collect the stream before they pass it on.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 }
@@ -83,6 +80,7 @@ struct Opening {
     metadata: HeaderMap,
     extensions: Extensions,
     requests: Requests,
+    gzip: bool,
 }
 
 impl Opening {
@@ -93,15 +91,39 @@ impl Opening {
     {
         let Parts { headers, extensions, .. } = parts;
         check_version(&headers)?;
+        let requests = Requests::new(shared, call, &headers, body)?;
         Ok(Self {
             started: Instant::now(),
             timeout: timeout(&headers)?,
             metadata: shared.headers.request(&headers)?,
-            requests: Requests::new(shared, call, &headers, body)?,
+            gzip: requests.accepts_gzip(&headers),
+            requests,
             extensions,
             shared: shared.clone(),
             call: call.clone(),
         })
+    }
+
+    async fn respond<U>(self, upstream: U) -> Response<Body>
+    where
+        U: Service<http::Request<Body>, Response = Response<Body>>,
+        U::Error: Into<BoxError>,
+    {
+        let (shared, call, gzip) = (self.shared.clone(), self.call.clone(), self.gzip);
+        let (answer, interrupts) = match self.call(upstream).await {
+            Ok(open) => open,
+            Err(failure) => return failed(call.form, &failure),
+        };
+        let mut response = Response::new(Body::empty());
+        shared.headers.response(&answer.head, response.headers_mut());
+        write_head(call.form, response.headers_mut());
+        if gzip {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let answer = Some(answer);
+        let body = ResponseStream { shared, call, gzip, answer, interrupts, out: Vec::new(), messages: 0 };
+        *response.body_mut() = Body::new(body);
+        response
     }
 
     async fn call<U>(mut self, upstream: U) -> Result<(Answer, Interrupts), Box<Failure>>
@@ -167,6 +189,8 @@ impl Interrupts {
 struct ResponseStream {
     shared: Arc<Shared>,
     call: Arc<Call>,
+    /// The client takes compressed messages.
+    gzip: bool,
     /// `None` once the stream has ended: the service learns of it by the drop.
     answer: Option<Answer>,
     interrupts: Interrupts,
@@ -210,7 +234,8 @@ impl ResponseStream {
         let start = self.out.len();
         self.out.extend_from_slice(&[0; PREFIX]);
         let written = self.call.response(&self.shared, message, &mut self.out);
-        let written = written.and_then(|()| seal(&mut self.out, start, 0));
+        let flags = if written.is_ok() && self.gzip { compress(&mut self.out, start + PREFIX) } else { 0 };
+        let written = written.and_then(|()| seal(&mut self.out, start, flags));
         if written.is_err() {
             self.out.truncate(start);
         }
@@ -240,6 +265,15 @@ fn write_end(failure: Option<&Failure>, metadata: &HeaderMap, out: &mut Vec<u8>)
     out.extend_from_slice(text.as_bytes());
     // Metadata never comes near four gigabytes.
     let _ = seal(out, start, END_STREAM);
+}
+
+/// Compresses what begins at `start`, if that is worth it. Gives the flags of the message.
+fn compress(out: &mut Vec<u8>, start: usize) -> u8 {
+    let message = out.get(start..).filter(|message| message.len() >= COMPRESS_FROM);
+    let Some(compressed) = message.and_then(gzip) else { return 0 };
+    out.truncate(start);
+    out.extend_from_slice(&compressed);
+    COMPRESSED
 }
 
 /// Writes flags and length of the envelope that begins at `start` and ends with the buffer.

@@ -70,7 +70,9 @@ where
     };
     let mut response = match timeout {
         None => work.await?,
-        Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| Rejection::Deadline)??,
+        Some(timeout) => tokio::time::timeout(timeout.saturating_add(headers::GRACE), work)
+            .await
+            .map_err(|_| Rejection::Deadline)??,
     };
     conditional::not_modified(&method, &headers, &mut response);
     Ok(response)

@@ -1,6 +1,7 @@
 //! Descriptors and an upstream that plays a gRPC server.
 #![allow(dead_code)]
 
+pub mod echo;
 pub mod files;
 pub mod net;
 pub mod socket;
