@@ -140,7 +140,8 @@ async fn the_deadline_covers_the_body_and_the_call() {
     let (_feed, body) = fed_body();
     let slow = Request::put("/v1/books/7").header("x-request-timeout", "2.5").body(body).expect("request");
     let response = f.gateway.clone().oneshot(slow).await.expect("infallible");
-    assert_eq!((response.status().as_u16(), started.elapsed().as_millis()), (504, 2500));
+    // A quarter of a second more, in which the service may say so itself.
+    assert_eq!((response.status().as_u16(), started.elapsed().as_millis()), (504, 2750));
 
     let set = support::compile(&["library.proto"]);
     let never = tower::service_fn(|_: Request<tonic::body::Body>| {

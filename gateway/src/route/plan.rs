@@ -107,7 +107,9 @@ pub(crate) fn plan(pool: &DescriptorPool, schema: &Schema, chosen: Option<&[Stri
             rpc.filename_field = planner.filename_field(&rpc, options.filename_field(&method), name)?;
             let rpc = Arc::new(rpc);
             for rule in &rules {
-                planner.add(&rpc, rule, &format!("{name} ({})", rule.describe()))?;
+                let name = format!("{name} ({})", rule.describe());
+                planner.add(&rpc, rule, &name)?;
+                planner.routes.last().map_or(Ok(()), |route| check_client_stream(&rpc, route, &name))?;
             }
             if let Some(rule) = options.web_socket(&method) {
                 let name = format!("{name} (WebSocket {})", rule.path);
@@ -211,25 +213,6 @@ impl<'s> Planner<'s> {
         }
     }
 
-    /// What a client stream and its rule must have in common.
-    fn check_client_stream(&self, rpc: &Rpc, route: &Route, name: &str) -> Result<(), BuildError> {
-        if !rpc.client_streaming {
-            return Ok(());
-        }
-        if let BodyRule::None = route.body {
-            return Err(BuildError::rule(name, "a client-streaming method needs a body"));
-        }
-        let Some(FilenameField { field, name: path }) = &rpc.filename_field else { return Ok(()) };
-        if !route.raw_request {
-            return Err(BuildError::rule(name, "file_upload needs a body that is a google.api.HttpBody"));
-        }
-        let inside = route.body_field.is_none() || route.query_bound.covers(field);
-        if inside {
-            return Err(BuildError::rule(name, format!("file_upload: {path:?} is set by the path or the body")));
-        }
-        Ok(())
-    }
-
     fn add(&mut self, rpc: &Arc<Rpc>, rule: &Rule, name: &str) -> Result<(), BuildError> {
         let template = Template::parse(&rule.path).map_err(|problem| BuildError::rule(name, problem))?;
         let mut path_bound = Bound::default();
@@ -282,7 +265,6 @@ impl<'s> Planner<'s> {
             path_bound,
             query_bound,
         };
-        self.check_client_stream(rpc, &route, name)?;
         let index = self.routes.len();
         if let Err(first) = self.router.insert(rule.method.as_ref(), &template, index) {
             let first = self.names.get(first).cloned().unwrap_or_default();
@@ -355,4 +337,23 @@ fn no_side_effects(method: &MethodDescriptor) -> bool {
     use prost_reflect::prost_types::method_options::IdempotencyLevel;
     let options = method.method_descriptor_proto().options.as_ref();
     options.is_some_and(|o| o.idempotency_level() == IdempotencyLevel::NoSideEffects)
+}
+
+/// What a client stream and its rule must have in common.
+fn check_client_stream(rpc: &Rpc, route: &Route, name: &str) -> Result<(), BuildError> {
+    if !rpc.client_streaming {
+        return Ok(());
+    }
+    if let BodyRule::None = route.body {
+        return Err(BuildError::rule(name, "a client-streaming method needs a body"));
+    }
+    let Some(FilenameField { field, name: path }) = &rpc.filename_field else { return Ok(()) };
+    if !route.raw_request {
+        return Err(BuildError::rule(name, "file_upload needs a body that is a google.api.HttpBody"));
+    }
+    let inside = route.body_field.is_none() || route.query_bound.covers(field);
+    if inside {
+        return Err(BuildError::rule(name, format!("file_upload: {path:?} is set by the path or the body")));
+    }
+    Ok(())
 }
