@@ -28,9 +28,6 @@ ROOT = HERE.parent.parent
 TABLE = HERE / "inventory" / "table.json"
 DOCUMENT = ROOT / "docs" / "gateway-vs-envoy.md"
 TEMPORARY = Path(os.environ.get("RIALTO_TEMPORARY", "/nonexistent")) / "envoy"
-# Groups of rows whose contract the gateway refuses to build today. When it no longer does, a check fails and says so:
-# then take the group out of here, and its rows are compared.
-PENDING = {"transfers"}
 CONTRACTS = {"inventory": "warehouse.inventory.v3.Inventory", "transfers": "warehouse.transfers.v1.Transfers"}
 # What the gateway refuses or says itself. Its words are not Envoy's; only the HTTP status is compared.
 OWN_REASONS = {
@@ -334,19 +331,16 @@ def main() -> None:
     server, upstream, hanging, cancelled = inventory_server.start(reflect=True)
     atexit.register(server.stop, None)
     table = json.loads(TABLE.read_text())
-    ready = [name for name in CONTRACTS if name not in PENDING]
-    descriptor_sets = [argument for name in ready for argument in ("--descriptor-set", str(sets[name]))]
+    descriptor_sets = [argument for name in CONTRACTS for argument in ("--descriptor-set", str(sets[name]))]
     rialto = start_gateway("rialto", upstream, *descriptor_sets)
     envoy = start_envoy(upstream, sets["envoy"])
 
+    servers = [("envoy", envoy), ("rialto", rialto)]
+
     def add(row: dict) -> None:
         def both_answer_as_the_table_says():
-            found = {"envoy": outcome(row, send(envoy.port, row["request"]))}
-            wanted = {"envoy": row["expect"]}
-            if row["group"] not in PENDING:
-                found["rialto"] = outcome(row, send(rialto.port, row["request"]))
-                wanted["rialto"] = row.get("rialto", row["expect"])
-            expect_equal(found, wanted)
+            found = {name: outcome(row, send(server.port, row["request"])) for name, server in servers}
+            expect_equal(found, {"envoy": row["expect"], "rialto": row.get("rialto", row["expect"])})
 
         both_answer_as_the_table_says.__name__ = row["name"]
         checks(both_answer_as_the_table_says)
@@ -368,19 +362,6 @@ def main() -> None:
         text = document(table)
         if DOCUMENT.read_text() != text:
             raise AssertionError(f"{DOCUMENT} is not what the table makes; run envoy_client.py --document")
-
-    for name in sorted(PENDING):
-
-        def pending_contract_is_still_refused(name=name):
-            try:
-                start_gateway(f"pending-{name}", upstream, "--descriptor-set", str(sets[name])).stop()
-            except RuntimeError:
-                return
-            rows = sum(row["group"] == name for row in table["rows"])
-            raise AssertionError(f"the gateway takes {name}.proto now: take it out of PENDING, and {rows} rows are compared")
-
-        pending_contract_is_still_refused.__name__ = f"{name} wait for the gateway, which still refuses their contract"
-        checks(pending_contract_is_still_refused)
 
     @checks
     def the_contract_by_reflection_makes_the_same_routes():
