@@ -3,7 +3,7 @@
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-gateway fmt clean
+.PHONY: help run test lint fuzz bench bench-gateway fmt clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -16,6 +16,9 @@ test: ## install what is missing, and run every test
 
 lint: ## format, clippy, the contract, the migrations
 	@scripts/lint.sh
+
+fuzz: ## fuzz the gateway; ARGS=SECONDS, 20 unless given
+	@scripts/fuzz.sh $(ARGS)
 
 bench: ## measure the server, side by side with references
 	@scripts/bench.sh $(ARGS)

@@ -3,7 +3,11 @@
 # Stable Rust and a C++ compiler are enough: the coverage that steers libFuzzer comes from an LLVM pass that stable rustc
 # can be told to run. What is missing without nightly is the address sanitizer; there is no unsafe code to need it for.
 set -euo pipefail
-cd "$(dirname "$0")/../gateway/fuzz"
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+scripts/setup.sh fuzz
+find_cargo || die "cargo is not on PATH"
+cd gateway/fuzz
 
 seconds=${1:-20}
 jobs=()
@@ -14,7 +18,7 @@ for option in level=4 inline-8bit-counters pc-table trace-compares; do
 done
 
 # With --target the flags do not reach build scripts and macros.
-RUSTFLAGS="${RUSTFLAGS:-} $coverage" cargo build --release --target "$host" --bins
+RUSTFLAGS="${RUSTFLAGS:-} $coverage" cargo build --release --target "$host" --bins ${CI:+--locked}
 bin=target/$host/release
 
 "$bin/seeds" -runs=0 >/dev/null 2>&1

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh            what `make run` needs
 #   scripts/setup.sh lint       and Python for buf
+#   scripts/setup.sh fuzz       what `make fuzz` needs
 #   scripts/setup.sh test       and Python, Node.js and Chromium for the foreign clients
 set -eu
 cd "$(dirname "$0")/.."
@@ -38,12 +39,16 @@ have cc || need gcc
 # gcc without the C library's headers can't link either.
 [ -e /usr/include/stdio.h ] || ! have apt-get || need libc6-dev
 have make || need make
-has_postgres || need postgresql
-has_redis || need redis-server
 case "${1:-run}" in
-    run) ;;
+    run | test | lint)
+        has_postgres || need postgresql
+        has_redis || need redis-server
+        ;;
+    fuzz) have c++ || need g++ ;;
+    *) die "usage: scripts/setup.sh [run|test|lint|fuzz]" ;;
+esac
+case "${1:-run}" in
     test | lint) has_python || missing="$missing python3 python3-venv" ;;
-    *) die "usage: scripts/setup.sh [run|test|lint]" ;;
 esac
 if [ "${1:-run}" = test ]; then
     have node || need nodejs
