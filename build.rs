@@ -7,8 +7,8 @@
 //! - `swagger-ui.css.gz`, `swagger-ui-bundle.js.gz`: the API page;
 //! - `validators.rs`: the validation that the contract declares, and debug prints that leave secrets out.
 //!
-//! A method without a policy, a permission that the catalogue lacks and a validation rule that is not enforced fail the
-//! build.
+//! A method without a policy, a permission that the catalogue lacks, a validation rule that is not enforced, and an HTTP
+//! rule that the gateway refuses, fail the build.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -41,6 +41,8 @@ fn main() -> Result<()> {
     let encoded = compiler.encode_file_descriptor_set();
     fs::write(out.join("descriptors.bin"), &encoded)?;
     let pool = DescriptorPool::decode(encoded.as_slice())?;
+    // A route that the gateway would refuse at start is refused here.
+    rialto_gateway::Gateway::builder(&encoded).build(()).context("the HTTP rules of the contract")?;
 
     fs::write(out.join("rules.rs"), rules::generate(&pool)?)?;
     fs::write(out.join("reasons.rs"), reasons::generate(&pool)?)?;

@@ -23,6 +23,10 @@ use crate::upstream::Answer;
 /// Metadata of a service that streams: how many bytes there are in all. Only then can the gateway serve ranges.
 const TOTAL: HeaderName = HeaderName::from_static("x-content-length");
 
+fn malformed() -> Box<Failure> {
+    Failure::upstream(Code::Internal, "the answer of the service is malformed")
+}
+
 /// The head waits for the first message, which tells the content type.
 pub(crate) async fn respond(
     shared: &Arc<Shared>,
@@ -37,8 +41,7 @@ pub(crate) async fn respond(
         false => answer.only_message().await?,
     };
     let output = shared.codec.schema.message(route.rpc.output);
-    let malformed = |_| Failure::upstream(Code::Internal, "the answer of the service is malformed");
-    let (content_type, data) = raw::read(output, route.response_body, &first).map_err(malformed)?;
+    let (content_type, data) = raw::read(output, route.response_body, &first).map_err(|_| malformed())?;
 
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -46,7 +49,7 @@ pub(crate) async fn respond(
     shared.headers.response(&answer.trailers, headers);
     let content_type = if content_type.is_empty() { "application/octet-stream" } else { &content_type };
     let content_type = HeaderValue::try_from(content_type);
-    headers.insert(header::CONTENT_TYPE, content_type.map_err(|_| malformed(crate::codec::WireError::Truncated))?);
+    headers.insert(header::CONTENT_TYPE, content_type.map_err(|_| malformed())?);
     // What a service calls a picture, no browser shall take for a page.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 

@@ -326,7 +326,7 @@ impl Rejection {
             Rejection::SlowBody | Rejection::Silence => {
                 (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "REQUEST_TIMEOUT")
             }
-            Rejection::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Rejection::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "TIMEOUT"),
             Rejection::Upgrade => (StatusCode::UPGRADE_REQUIRED, Code::FailedPrecondition, "UPGRADE_REQUIRED"),
             Rejection::Origin => (StatusCode::FORBIDDEN, Code::PermissionDenied, "ORIGIN_NOT_ALLOWED"),
             Rejection::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::OutOfRange, "RANGE_NOT_SATISFIABLE"),

@@ -150,7 +150,7 @@ async fn the_deadline_covers_the_body_and_the_call() {
     let gateway = rialto_gateway::Gateway::builder(&set).build(never).expect("gateway");
     let request = Request::get("/v1/books/7").header("grpc-timeout", "3S").body(Full::<Bytes>::default());
     let response = gateway.oneshot(request.expect("request")).await.expect("infallible");
-    assert_eq!((response.status().as_u16(), started.elapsed().as_millis()), (504, 5500));
+    assert_eq!((response.status().as_u16(), started.elapsed().as_millis()), (504, 6000));
 }
 
 #[tokio::test]
