@@ -43,6 +43,9 @@ const EXPOSED: [HeaderName; 10] = [
 /// A service that always answers.
 pub type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
+/// Is a request Connect's?
+type IsConnect = Box<dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync>;
+
 /// Everything behind the edge: the three ways in.
 pub struct Http {
     grpc: Answering,
@@ -50,7 +53,7 @@ pub struct Http {
     rest: Answering,
     /// The same for pages of other origins.
     rest_cors: Answering,
-    is_connect: Box<dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync>,
+    is_connect: IsConnect,
 }
 
 impl Http {
