@@ -1,6 +1,8 @@
 //! The field mask of a PATCH that gives none: the fields that its body names.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 
 use crate::codec::schema::{Card, Kind, MessageId, Schema, Shape};
 use crate::codec::wire::Writer;
@@ -22,10 +24,8 @@ pub(crate) fn write_mask(
         return Ok(());
     };
     let Kind::Message(resource) = body.kind else { return Ok(()) };
-    // The codec has read it before: what is wrong with it was said there.
-    let value: Value = serde_json::from_slice(json).map_err(|_| Problem::TooDeep)?;
     let mut paths = Vec::new();
-    collect(schema, resource, &value, &mut String::new(), &mut paths);
+    collect(schema, resource, object(json)?, &mut String::new(), &mut paths)?;
     out.tag(mask.number, 2);
     let open = out.open();
     for path in paths {
@@ -36,20 +36,41 @@ pub(crate) fn write_mask(
     Ok(())
 }
 
-fn collect(schema: &Schema, id: MessageId, value: &Value, prefix: &mut String, paths: &mut Vec<String>) {
-    for (key, value) in value.as_object().into_iter().flatten() {
-        let Some(f) = schema.message(id).by_name(key) else { continue };
+/// An object as far as its names. What is in it stays text: an unknown field may hold what no type of ours does.
+type Object<'j> = BTreeMap<String, &'j RawValue>;
+
+/// Nothing for `null`.
+fn object(json: &[u8]) -> Result<Object<'_>, CodecError> {
+    // The codec has read it before: what is wrong with it was said there.
+    let object = serde_json::from_slice::<Option<_>>(json);
+    Ok(object.map_err(|_| Problem::Syntax { offset: 0, expected: "an object" })?.unwrap_or_default())
+}
+
+fn collect(
+    schema: &Schema,
+    id: MessageId,
+    object: Object,
+    prefix: &mut String,
+    paths: &mut Vec<String>,
+) -> Result<(), CodecError> {
+    for (key, value) in object {
+        let Some(f) = schema.message(id).by_name(&key) else { continue };
         let start = prefix.len();
         prefix.push_str(&f.name);
-        match (f.card, f.kind, value) {
-            (Card::Singular, Kind::Message(inner), Value::Object(object))
-                if schema.message(inner).shape == Shape::Plain && !object.is_empty() =>
-            {
-                prefix.push('.');
-                collect(schema, inner, value, prefix, paths);
+        let inner = match (f.card, f.kind) {
+            (Card::Singular, Kind::Message(inner)) if schema.message(inner).shape == Shape::Plain => {
+                Some((inner, self::object(value.get().as_bytes())?)).filter(|(_, object)| !object.is_empty())
             }
-            _ => paths.push(prefix.clone()),
+            _ => None,
+        };
+        match inner {
+            Some((inner, object)) => {
+                prefix.push('.');
+                collect(schema, inner, object, prefix, paths)?;
+            }
+            None => paths.push(prefix.clone()),
         }
         prefix.truncate(start);
     }
+    Ok(())
 }

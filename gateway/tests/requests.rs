@@ -49,12 +49,12 @@ async fn a_patch_without_a_mask_changes_what_its_body_names() {
         ("/v1/x", r#"{"pageCount":1}"#, json!("pageCount")),
         ("/v1/x", r#"{"page_count":0,"tags":[]}"#, json!("pageCount,tags")),
         // null is a value that is taken away.
-        ("/v1/x", r#"{"pageCount":null,"inner":null}"#, json!("pageCount,inner")),
+        ("/v1/x", r#"{"pageCount":null,"inner":null}"#, json!("inner,pageCount")),
         // Messages are entered, what else there is is replaced as a whole.
-        ("/v1/x", r#"{"inner":{"pageCount":1,"inner":{"name":"y"}}}"#, json!("inner.pageCount,inner.inner.name")),
+        ("/v1/x", r#"{"inner":{"pageCount":1,"inner":{"name":"y"}}}"#, json!("inner.inner.name,inner.pageCount")),
         ("/v1/x", r#"{"inner":{}}"#, json!("inner")),
-        ("/v1/x", r#"{"tags":["a"],"labels":{"k":"v"}}"#, json!("tags,labels")),
-        ("/v1/x", r#"{"madeAt":"2024-01-01T00:00:00Z","data":{"a":{}},"note":"n"}"#, json!("madeAt,data,note")),
+        ("/v1/x", r#"{"tags":["a"],"labels":{"k":"v"}}"#, json!("labels,tags")),
+        ("/v1/x", r#"{"madeAt":"2024-01-01T00:00:00Z","data":{"a":{}},"note":"n"}"#, json!("data,madeAt,note")),
         ("/v1/x", "{}", json!("")),
         // No body names nothing; a mask that is given wins.
         ("/v1/x", "", Value::Null),
@@ -70,6 +70,30 @@ async fn a_patch_without_a_mask_changes_what_its_body_names() {
     let put = f.call("PUT", "/v1/x", r#"{"pageCount":1}"#).await;
     assert_eq!((put.status, &put.json()["updateMask"]), (200, &Value::Null));
     assert_eq!(f.call("PATCH", "/v1/x", r#"{"pageCount":1"#).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_patch_passes_over_what_it_does_not_know_if_told_to() {
+    let f = echo(
+        r#"service S {
+            rpc Update(UpdateRequest) returns (UpdateRequest) {
+                option (google.api.http) = { patch: "/v1/{thing.name}" body: "thing" };
+            }
+        }
+        message UpdateRequest { Thing thing = 1; google.protobuf.FieldMask update_mask = 2; }
+        message Thing { string name = 1; int32 page_count = 2; Thing inner = 3; }"#,
+        |b| b.ignore_unknown_fields(true),
+    );
+    let deep = format!(r#"{{"x":{}1{},"pageCount":1}}"#, "[".repeat(90), "]".repeat(90));
+    for (body, mask) in [
+        (r#"{"x":1e999,"pageCount":1}"#, "pageCount"),
+        (r#"{"x":"\ud83d\ude00","inner":{"x":[1e999]}}"#, ""),
+        (r#"{"inner":{"x":1,"pageCount":1}}"#, "inner.pageCount"),
+        (&deep, "pageCount"),
+    ] {
+        let answer = f.call("PATCH", "/v1/x", body).await;
+        assert_eq!((answer.status, &answer.json()["updateMask"]), (200, &json!(mask)), "{body}: {}", answer.text());
+    }
 }
 
 fn put(body: Vec<u8>, encoding: &'static str) -> Request<Full<Bytes>> {
