@@ -166,8 +166,8 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection
     nanos.map(Some).ok_or_else(|| malformed(&REQUEST_TIMEOUT, "seconds, such as 2.5"))
 }
 
-/// gRPC over HTTP/2, "Timeout".
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+/// Reads the header `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most eight digits and one of the units `HMSmun`.
+pub fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;

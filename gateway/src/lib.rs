@@ -35,6 +35,7 @@ pub use builder::{BuildError, Builder};
 pub use connect::connect_error;
 pub use editions::descriptor_pool;
 pub use error::{ErrorBody, ErrorCode, ErrorCodes, ErrorRenderer, ErrorReport};
+pub use headers::grpc_timeout;
 pub use service::Gateway;
 pub use websocket::Socket;
 

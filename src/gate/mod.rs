@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, Request, Response, header};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -31,6 +31,7 @@ use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy::{self, Access, Rule};
 use crate::kernel::rates::{Allowance, Rate, Subject};
+use rialto_gateway::grpc_timeout;
 
 /// Methods of others that anybody may call. Reflection is there only when the server is told to serve it.
 const OPEN: [Rule; 4] = [
@@ -236,7 +237,10 @@ impl Checks {
 
     /// How long the call may take: what the client says, and for a unary call at most what the server says.
     fn deadline(&self, rule: &Rule, headers: &HeaderMap) -> Result<Option<Duration>, Error> {
-        let asked = headers.get("grpc-timeout").map(timeout).transpose()?;
+        let malformed =
+            || Error::new(Reason::InvalidFormat, "grpc-timeout must be at most eight digits and one of HMSmun");
+        let asked = headers.get("grpc-timeout").map(|value| grpc_timeout(value.as_bytes()).ok_or_else(malformed));
+        let asked = asked.transpose()?;
         let most = self.app.config.server.request_timeout();
         Ok(if rule.streaming { asked } else { Some(asked.map_or(most, |asked| asked.min(most))) })
     }
@@ -288,27 +292,6 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
 }
 
-/// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most eight digits and a unit.
-fn timeout(value: &HeaderValue) -> Result<Duration, Error> {
-    let malformed = || Error::new(Reason::InvalidFormat, "grpc-timeout must be at most eight digits and one of HMSmun");
-    let text = value.to_str().map_err(|_| malformed())?;
-    let unit = text.bytes().last().ok_or_else(malformed)?;
-    let digits = &text[..text.len() - 1];
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(malformed());
-    }
-    let amount: u64 = digits.parse().map_err(|_| malformed())?;
-    match unit {
-        b'H' => Ok(Duration::from_secs(amount * 3600)),
-        b'M' => Ok(Duration::from_secs(amount * 60)),
-        b'S' => Ok(Duration::from_secs(amount)),
-        b'm' => Ok(Duration::from_millis(amount)),
-        b'u' => Ok(Duration::from_micros(amount)),
-        b'n' => Ok(Duration::from_nanos(amount)),
-        _ => Err(malformed()),
-    }
-}
-
 /// `ratelimit-*` (draft-ietf-httpapi-ratelimit-headers-06).
 fn write_rates(headers: &mut HeaderMap, allowance: &Allowance) {
     let seconds = allowance.reset.as_secs() + u64::from(allowance.reset.subsec_nanos() > 0);
@@ -323,17 +306,6 @@ fn write_rates(headers: &mut HeaderMap, allowance: &Allowance) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them_and_refused_otherwise() {
-        let read = |text: &str| timeout(&HeaderValue::from_str(text).unwrap()).ok();
-        assert_eq!(read("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for malformed in ["", "S", "1", "1s", "-1S", "123456789S", "1.5S", "1 S"] {
-            assert_eq!(read(malformed), None, "{malformed:?}");
-        }
-    }
 
     #[test]
     fn only_one_bearer_token_is_accepted() {
