@@ -1,9 +1,7 @@
 //! Accepts connections and limits them: how many, how long, how idle, and what HTTP may do on them.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::after_others::AfterOthers;
 use super::edge::{Activity, Connection, Edge};
 use super::socket::{Held, Socket};
 use crate::kernel::config;
@@ -150,7 +149,7 @@ impl Accepting {
                     () = this.serve(stream, held, edge, &activity) => {}
                 }
             };
-            self.connections.spawn(AfterOthers { connection: Box::pin(connection), yielded: false });
+            self.connections.spawn(AfterOthers::new(connection));
         }
     }
 
@@ -186,25 +185,6 @@ impl Accepting {
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended");
         }
-    }
-}
-
-/// Polls a connection only after everything else that is ready has run. tokio would poll it after each of its streams,
-/// and each answer would be a write of its own; this way the answers of many streams go out in one.
-struct AfterOthers<F> {
-    connection: Pin<Box<F>>,
-    yielded: bool,
-}
-
-impl<F: Future<Output = ()>> Future for AfterOthers<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.yielded = !self.yielded;
-        if self.yielded {
-            return std::pin::pin!(tokio::task::yield_now()).poll(cx);
-        }
-        self.connection.as_mut().poll(cx)
     }
 }
 

@@ -6,6 +6,7 @@ mod flood;
 mod health;
 mod socket;
 
+pub(crate) mod after_others;
 pub mod doctor;
 pub(crate) mod edge;
 pub(crate) mod listener;
