@@ -305,6 +305,8 @@ fn write_rates(headers: &mut HeaderMap, allowance: &Allowance) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
