@@ -60,7 +60,9 @@ where
         while let Ok((socket, _)) = listener.accept().await {
             let service = TowerToHyperService::new(service.clone());
             connections.spawn(async move {
-                let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection_with_upgrades(TokioIo::new(socket), service)
+                    .await;
             });
         }
     };
@@ -70,7 +72,7 @@ where
 /// A connection to a server; dropping it closes the socket.
 pub struct Client<B> {
     sender: Sender<B>,
-    connection: JoinHandle<()>,
+    connection: Option<JoinHandle<()>>,
 }
 
 enum Sender<B> {
@@ -87,7 +89,7 @@ where
         let io = TokioIo::new(TcpStream::connect(addr).await.expect("connect"));
         let (send, connection) = hyper::client::conn::http1::handshake(io).await.expect("handshake");
         let connection = tokio::spawn(async { drop(connection.await) });
-        Self { sender: Sender::Http1(send), connection }
+        Self { sender: Sender::Http1(send), connection: Some(connection) }
     }
 
     pub async fn http2(addr: SocketAddr) -> Self {
@@ -95,7 +97,13 @@ where
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
         let (send, connection) = handshake.await.expect("handshake");
         let connection = tokio::spawn(async { drop(connection.await) });
-        Self { sender: Sender::Http2(send), connection }
+        Self { sender: Sender::Http2(send), connection: Some(connection) }
+    }
+
+    /// The same, but answers that are still read keep the socket open.
+    pub fn lingering(mut self) -> Self {
+        self.connection = None;
+        self
     }
 
     /// The head of the answer.
@@ -115,7 +123,9 @@ where
 
 impl<B> Drop for Client<B> {
     fn drop(&mut self) {
-        self.connection.abort();
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
     }
 }
 

@@ -10,15 +10,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use rialto_gateway::{Builder, Gateway};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
+
+use super::net;
 
 /// A gateway for this contract, on a socket. The upstream may do what it wants with requests.
 pub async fn serve<F>(
@@ -31,58 +28,28 @@ where
 {
     let upstream = BoxCloneSyncService::new(tower::service_fn(upstream));
     let gateway = configure(Gateway::builder(set)).build(upstream).expect("gateway");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = TowerToHyperService::new(gateway.clone());
-            tokio::spawn(async move {
-                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
-            });
-        }
-    });
-    address
+    net::serve(gateway)
 }
 
-/// A connection of a client.
-pub enum Client {
-    H1(http1::SendRequest<Body>),
-    H2(http2::SendRequest<Body>),
-}
+/// A connection of a client that expects answers.
+pub struct Client(net::Client<Body>);
 
 impl Client {
     pub async fn h1(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("connected");
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("handshake");
-        tokio::spawn(connection);
-        Self::H1(sender)
+        Self(net::Client::http1(address).await.lingering())
     }
 
     pub async fn h2(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("connected");
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("handshake");
-        tokio::spawn(connection);
-        Self::H2(sender)
+        Self(net::Client::http2(address).await.lingering())
     }
 
-    pub async fn open(&mut self, mut request: Request<Body>) -> Response<hyper::body::Incoming> {
-        request.headers_mut().insert("host", "test".parse().expect("value"));
-        match self {
-            Self::H1(sender) => sender.send_request(request).await,
-            Self::H2(sender) => {
-                *request.uri_mut() = format!("http://test{}", request.uri()).parse().expect("URI");
-                sender.send_request(request).await
-            }
-        }
-        .expect("a response")
+    pub async fn open(&mut self, request: Request<Body>) -> Response<hyper::body::Incoming> {
+        self.0.send(request).await.expect("a response")
     }
 
     /// The whole answer.
     pub async fn send(&mut self, request: Request<Body>) -> super::Answer {
-        let (parts, body) = self.open(request).await.into_parts();
-        let body = body.collect().await.expect("a whole body").to_bytes();
-        super::Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        net::whole(self.open(request).await).await
     }
 }
 

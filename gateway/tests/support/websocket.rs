@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rialto_gateway::{Builder, Gateway};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -24,7 +24,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::{compile_text, framed, trailers};
+use super::{compile_text, framed, net, trailers};
 
 pub const PROTO: &str = r#"syntax = "proto3"; package t;
     import "google/api/annotations.proto"; import "rialto/gateway/v1/web_socket.proto";
@@ -181,14 +181,7 @@ pub struct Server {
 
 impl Server {
     pub async fn start(gateway: Served) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, gateway.clone()));
-            }
-        });
-        Self { address }
+        Self { address: net::serve(gateway) }
     }
 
     /// An open WebSocket.
@@ -204,9 +197,7 @@ impl Server {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a connection");
         tokio::spawn(connection.with_upgrades());
         let response = sender.send_request(request.clone().map(|()| Empty::<Bytes>::new())).await.expect("an answer");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("a body").to_bytes();
-        super::Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        net::whole(response).await
     }
 }
 
