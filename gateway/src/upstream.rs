@@ -10,13 +10,14 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 use percent_encoding::percent_decode;
+use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 use crate::BoxError;
 use crate::client_stream::Sending;
-use crate::error::Failure;
+use crate::error::{Failure, Rejection};
 use crate::frame::{Deframer, FrameError};
 use crate::service::Shared;
 
@@ -74,6 +75,8 @@ pub(crate) struct Answer {
     ended: bool,
     /// The request of a client stream, which may go on while the answer comes.
     pub sending: Option<Sending>,
+    /// When the client has waited long enough. A service is told of it, but not every one keeps to it.
+    pub deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Answer {
@@ -85,7 +88,8 @@ impl Answer {
         told.unwrap_or(Ok(()))?;
         check_http_status(head.status)?;
         let frames = Deframer::new(shared.limits.response_message_bytes);
-        Ok(Self { shared, head: head.headers, trailers: HeaderMap::new(), body, frames, ended, sending: None })
+        let trailers = HeaderMap::new();
+        Ok(Self { shared, head: head.headers, trailers, body, frames, ended, sending: None, deadline: None })
     }
 
     /// The next message; `None` after the last one of a call that went well.
@@ -96,6 +100,12 @@ impl Answer {
             && let Poll::Ready(rejection) = sending.poll_rejection(cx)
         {
             return self.fail(rejection.into());
+        }
+        if message.is_pending()
+            && let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return self.fail(Rejection::Deadline.into());
         }
         message
     }

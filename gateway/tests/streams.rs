@@ -175,6 +175,23 @@ async fn a_failure_later_is_the_last_event() {
 }
 
 #[tokio::test]
+async fn the_deadline_ends_a_stream_whose_service_goes_on() {
+    for (accept, end) in
+        [("text/event-stream", "event: error\ndata: {\"error\":"), ("application/x-ndjson", "{\"error\":")]
+    {
+        let (f, feed, dropped) = fed(|b| b);
+        feed.send(Frame::data(framed(&event(json!({ "noteText": "hi" }))))).expect("open");
+        let mut request = watch("/v1/watch/t", accept);
+        request.headers_mut().insert("x-request-timeout", "0.05".parse().expect("value"));
+        let answer = f.send(request).await;
+        let (before, error) =
+            answer.text().split_once(end).map(|(a, b)| (a.to_owned(), b.to_owned())).expect("an error");
+        assert!(before.contains("\"hi\"") && error.contains("\"TIMEOUT\""), "{before} {error}");
+        assert!(dropped.load(Ordering::SeqCst));
+    }
+}
+
+#[tokio::test]
 async fn a_stream_without_a_status_ends_in_an_error() {
     let f = library_with(
         |b| b,

@@ -19,6 +19,7 @@ use support::websocket::{
     Answering, Feed, Served, Server, client, closed, echo, gateway, hear, played, request, request_message, say, serve,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -46,6 +47,24 @@ async fn with_call(buffer: usize) -> (WebSocketStream<DuplexStream>, Body, Feed)
 
 async fn broken_off(requests: &mut Body) -> bool {
     matches!(request_message(requests).await, Some(Err(status)) if status.code() == Code::Cancelled)
+}
+
+#[tokio::test]
+async fn the_deadline_closes_a_socket_whose_service_goes_on() {
+    let (upstream, mut calls) = played();
+    let server = Server::start(gateway(|b| b, upstream)).await;
+    let headers = [("sec-websocket-protocol", "rialto.json.v1"), ("x-request-timeout", "0.05")];
+    for answered in [true, false] {
+        let request = request("/v1/say", &headers);
+        let open = async { client(TcpStream::connect(server.address).await.expect("accepted"), &request).await };
+        let call = async {
+            let call = calls.recv().await.expect("a call");
+            if answered { (Some(call.feed()), None) } else { (None, Some(call)) }
+        };
+        let (mut socket, _held) = tokio::join!(open, call);
+        assert!(hear(&mut socket).await["error"]["reason"] == "TIMEOUT");
+        assert_eq!(closed(&mut socket).await.0, 4004);
+    }
 }
 
 #[tokio::test]

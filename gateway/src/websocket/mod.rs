@@ -92,7 +92,8 @@ where
     if let Some(authorization) = handshake.authorization {
         metadata.insert(header::AUTHORIZATION, authorization);
     }
-    if let Some(timeout) = headers::timeout(&parts.headers)? {
+    let timeout = headers::timeout(&parts.headers)?;
+    if let Some(timeout) = timeout {
         metadata.insert(GRPC_TIMEOUT, headers::write_timeout(timeout));
     }
     let inbound = Inbound::new(shared.clone(), index, handshake.protocol, &segments, parts.uri.query())
@@ -104,7 +105,21 @@ where
     let request = upstream::request(&route.rpc.uri, metadata, parts.extensions.clone(), Body::new(body));
     let mut call = {
         let shared = shared.clone();
-        Call::Opening(Box::pin(async move { upstream::call(&shared, upstream, request).await }))
+        let mut deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout.saturating_add(headers::GRACE))));
+        Call::Opening(Box::pin(async move {
+            let passed = async {
+                match &mut deadline {
+                    Some(deadline) => deadline.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut answer = tokio::select! {
+                answer = upstream::call(&shared, upstream, request) => answer?,
+                () = passed => return Err(Rejection::Deadline.into()),
+            };
+            answer.deadline = deadline;
+            Ok(answer)
+        }))
     };
     // Late is no failure: the service waits for the first message.
     tokio::time::timeout(shared.limits.header_hold, call.open()).await.unwrap_or(Ok(()))?;
