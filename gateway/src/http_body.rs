@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 
-use crate::codec::schema::{Kind, Message, Schema};
+use crate::codec::schema::{Card, Kind, Message, Schema};
 use crate::codec::wire::{Raw, Reader, WireError, Writer};
 use crate::codec::{CodecError, MessageId, Problem};
 use crate::error::Rejection;
@@ -13,12 +13,12 @@ pub(crate) const NAME: &str = "google.api.HttpBody";
 const CONTENT_TYPE: u32 = 1;
 const DATA: u32 = 2;
 
-/// Is the message, or this field of it, an HttpBody?
+/// Is the message, or this field of it, an HttpBody? A list of them is JSON like any other.
 pub(crate) fn is_raw(schema: &Schema, root: MessageId, field: Option<u16>) -> bool {
     let id = match field {
         None => Some(root),
-        Some(index) => match schema.message(root).fields.get(usize::from(index)).map(|f| f.kind) {
-            Some(Kind::Message(id)) => Some(id),
+        Some(index) => match schema.message(root).fields.get(usize::from(index)).map(|f| (f.card, f.kind)) {
+            Some((Card::Singular, Kind::Message(id))) => Some(id),
             _ => None,
         },
     };

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use percent_encoding::percent_decode;
 
-use crate::codec::schema::{Card, Field, Kind, MessageId, Schema, Shape};
+use crate::codec::schema::{Card, Field, Kind, MessageId, PathError, Schema, Shape};
 use crate::codec::wire::Writer;
 use crate::codec::{Bound, CodecError, Problem, clip, scalar, write_well_known_text};
 
@@ -99,16 +99,28 @@ pub(crate) struct Query<'r> {
 /// Which fields were there already.
 #[derive(Default)]
 pub(crate) struct Given {
-    singular: HashSet<Vec<u16>>,
-    keys: HashSet<String>,
+    /// Fields that have a value, lists and maps too.
+    fields: HashSet<Vec<u16>>,
+    /// Messages of which some field has.
+    parents: HashSet<Vec<u16>>,
+    /// Maps and their keys, as they are on the wire: `1` and `1e0` are one.
+    keys: HashSet<(Vec<u16>, Vec<u8>)>,
     /// Parent path and oneof → the member that is set.
     oneofs: HashMap<(Vec<u16>, u16), u16>,
 }
 
 impl Given {
-    /// Was the field set?
+    /// Was the field set, or some of it?
     pub fn contains(&self, field: &[u16]) -> bool {
-        self.singular.contains(field)
+        self.fields.contains(field) || self.parents.contains(field)
+    }
+
+    /// Notes a field. False if it was there already, or a message that it is in, or something that is in it.
+    fn insert(&mut self, field: &Field, path: &[u16]) -> bool {
+        let parents = || (1..path.len()).filter_map(|depth| path.get(..depth));
+        let free = !parents().any(|parent| self.fields.contains(parent)) && !self.parents.contains(path);
+        self.parents.extend(parents().map(<[u16]>::to_vec));
+        (self.fields.insert(path.to_vec()) || field.card != Card::Singular) && free
     }
 }
 
@@ -122,7 +134,7 @@ impl Query<'_> {
             decode_form(value)
                 .map_err(CodecError::from)
                 .and_then(|value| self.parameter(&key, &value, &mut given, out))
-                .map_err(|e| e.at_field(&key))?;
+                .map_err(|e| e.at_field(&clip(&key)))?;
         }
         Ok(given)
     }
@@ -134,40 +146,55 @@ impl Query<'_> {
             Some((name, map_key)) => (name, Some(map_key)),
             None => (key, None),
         };
-        let path = self.schema.resolve(self.root, name).map_err(|_| Problem::UnknownParameter)?;
+        let path = self.schema.resolve(self.root, name).map_err(|error| match error {
+            PathError::TooDeep => Problem::TooDeep,
+            PathError::Unknown | PathError::NotMessage => Problem::UnknownParameter,
+        })?;
         if self.overridden == Some(path.as_slice()) {
             return Ok(());
         }
         let field = self.schema.field(self.root, &path).ok_or(Problem::UnknownParameter)?;
-        if bound.covers(&path) {
+        // A message that has a text form may be bound in part.
+        if bound.touches(&path) {
             return Err(Problem::Bound.into());
         }
-        self.check_oneofs(&path, given)?;
+        self.check_oneofs(&path, bound, given)?;
         match (field.card, map_key) {
             (Card::Map, Some(map_key)) => {
-                if !given.keys.insert(format!("{path:?}{map_key}")) {
+                let Kind::Message(entry) = field.kind else { return Err(Problem::UnknownParameter.into()) };
+                let mut key = Writer::new(Vec::new());
+                write(self.schema, entry, &[0], map_key, &mut key)?;
+                given.insert(field, &path);
+                if !given.keys.insert((path.clone(), key.finish())) {
                     return Err(Problem::Duplicate.into());
                 }
                 Ok(self.write_entry(&path, field, map_key, value, out)?)
             }
             (Card::Map, None) => Err(Problem::expected("name[key]=value", key).into()),
             (_, Some(_)) => Err(Problem::UnknownParameter.into()),
-            (Card::Singular, _) if !given.singular.insert(path.clone()) => Err(Problem::Duplicate.into()),
             _ if !crate::route::plan::is_text(self.schema, field) => Err(Problem::UnknownParameter.into()),
+            _ if !given.insert(field, &path) => Err(Problem::Duplicate.into()),
             _ => Ok(write(self.schema, self.root, &path, value, out)?),
         }
     }
 
-    /// Every step of the path may be a member of a oneof, of which another may be set already.
-    fn check_oneofs(&self, path: &[u16], given: &mut Given) -> Result<(), Problem> {
-        for depth in 1..=path.len() {
-            let Some(prefix) = path.get(..depth) else { continue };
-            let Some(f) = self.schema.field(self.root, prefix) else { continue };
-            let Some(oneof) = f.oneof else { continue };
-            let parent = prefix.get(..depth - 1).unwrap_or_default().to_vec();
-            if *given.oneofs.entry((parent, oneof)).or_insert(f.index) != f.index {
+    /// Every step of the path may be a member of a oneof, of which another may be set already: by path or body, or by a
+    /// parameter before.
+    fn check_oneofs(&self, path: &[u16], bound: &Bound, given: &mut Given) -> Result<(), Problem> {
+        let (mut message, mut bound) = (self.schema.message(self.root), Some(bound));
+        for (depth, step) in path.iter().enumerate() {
+            let Some(f) = message.fields.get(usize::from(*step)) else { break };
+            if bound.is_some_and(|bound| bound.has_rival(message, f)) {
                 return Err(Problem::OneofConflict(clip(&f.json_name)));
             }
+            if let Some(oneof) = f.oneof {
+                let parent = path.get(..depth).unwrap_or_default().to_vec();
+                if *given.oneofs.entry((parent, oneof)).or_insert(f.index) != f.index {
+                    return Err(Problem::OneofConflict(clip(&f.json_name)));
+                }
+            }
+            let Kind::Message(id) = f.kind else { break };
+            (message, bound) = (self.schema.message(id), bound.and_then(|bound| bound.get(*step)));
         }
         Ok(())
     }

@@ -72,10 +72,14 @@ where
             metadata.insert(GRPC_TIMEOUT, headers::write_timeout(timeout.saturating_sub(started.elapsed())));
         }
         let request = upstream::request(&route.rpc.uri, metadata, extensions, body);
-        let answer = match sending {
+        let mut answer = match sending {
             Some(sending) => client_stream::call(shared, upstream, request, sending).await?,
             None => upstream::call(shared, upstream, request).await?,
         };
+        if let Some(timeout) = timeout.filter(|_| route.rpc.server_streaming) {
+            let left = timeout.saturating_add(headers::GRACE).saturating_sub(started.elapsed());
+            answer.deadline = Some(Box::pin(tokio::time::sleep(left)));
+        }
         let mut response = match form {
             Form::Document => answer::unary(shared, route, answer).await?,
             Form::Raw => download::respond(shared, route, &method, &headers, answer).await?,
@@ -176,7 +180,7 @@ impl Shared {
             if let (Some(mask), false) = (route.mask, body.is_empty())
                 && !given.contains(&[mask])
             {
-                patch::write_mask(&self.codec.schema, route, mask, body, &mut out)?;
+                patch::write_mask(&self.codec.schema, route, mask, body, self.limits.request_bytes, &mut out)?;
             }
         }
         self.path(route, segments, &mut out)?;

@@ -41,7 +41,7 @@ fn a_route_that_repeats_another_names_both() {
 fn rules_that_do_not_fit_the_messages_are_refused() {
     for (rule, error) in [
         (r#"get: "/x/{nope}""#, "t.S.A (GET /x/{nope}): no field \"nope\" for the path"),
-        (r#"get: "/x/{a.b}""#, "t.S.A (GET /x/{a.b}): no field \"a.b\" for the path"),
+        (r#"get: "/x/{a.b}""#, "t.S.A (GET /x/{a.b}): field \"a.b\" for the path is not within a single message"),
         (r#"get: "/x/{many}""#, "t.S.A (GET /x/{many}): repeated field \"many\" in the path"),
         (r#"get: "/x/{map}""#, "t.S.A (GET /x/{map}): repeated field \"map\" in the path"),
         (r#"get: "/x/{inner}""#, "t.S.A (GET /x/{inner}): field \"inner\" in the path is a message"),

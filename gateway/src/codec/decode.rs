@@ -46,15 +46,24 @@ impl Bound {
 
     /// Is the field, or a message that holds it, in the tree?
     pub fn covers(&self, path: &[u16]) -> bool {
+        self.at(path).is_some_and(Bound::is_empty)
+    }
+
+    /// The same, or something that is in the field?
+    pub fn touches(&self, path: &[u16]) -> bool {
+        self.at(path).is_some()
+    }
+
+    /// What is bound in the field; empty if the whole of it is.
+    fn at(&self, path: &[u16]) -> Option<&Bound> {
         let mut at = self;
         for step in path {
-            match at.get(*step) {
-                Some(inner) if inner.is_empty() => return true,
-                Some(inner) => at = inner,
-                None => return false,
+            at = at.get(*step)?;
+            if at.is_empty() {
+                break;
             }
         }
-        true
+        Some(at)
     }
 
     /// Is another member of this field's oneof bound?

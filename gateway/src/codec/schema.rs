@@ -11,6 +11,7 @@ use prost_reflect::{
 };
 
 use super::append::{Snippet, short_word};
+use super::wire::MAX_DEPTH;
 
 /// Field numbers up to this are looked up by indexing, larger ones by binary search.
 const DENSE: usize = 256;
@@ -202,11 +203,15 @@ impl Schema {
         &self.enums[id.0 as usize]
     }
 
-    /// Follows a dotted path of proto or JSON names; every step but the last must be a singular message.
+    /// Follows a dotted path of proto or JSON names; every step but the last must be a singular message. Nothing nests
+    /// deeper than a message may.
     pub fn resolve(&self, root: MessageId, path: &str) -> Result<Vec<u16>, PathError> {
         let mut indices = Vec::new();
         let mut at = Some(root);
         for part in path.split('.') {
+            if indices.len() == MAX_DEPTH as usize {
+                return Err(PathError::TooDeep);
+            }
             let message = self.message(at.ok_or(PathError::NotMessage)?);
             let field = message.by_name(part).ok_or(PathError::Unknown)?;
             indices.push(field.index);
@@ -237,6 +242,7 @@ impl Schema {
 pub(crate) enum PathError {
     Unknown,
     NotMessage,
+    TooDeep,
 }
 
 struct Ids {

@@ -7,7 +7,7 @@ use super::described;
 use super::schema::Schemas;
 use super::types::{self, Form};
 
-/// Messages inside messages are followed so deep. The server has no such bound; a list of parameters needs one.
+/// Messages inside messages are followed so deep. The gateway takes a hundred levels, which would make a long list.
 const DEEPEST: usize = 4;
 
 /// `bound`: dotted paths of what path and body hold. `fills_mask`: an update mask that is left out is made of the body.

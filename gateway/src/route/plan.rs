@@ -12,7 +12,7 @@ use super::template::Template;
 use crate::builder::BuildError;
 use crate::codec::Bound;
 use crate::codec::MessageId;
-use crate::codec::schema::{Card, Field, Kind, Schema, Shape};
+use crate::codec::schema::{Card, Field, Kind, PathError, Schema, Shape};
 use crate::http_body;
 
 /// A method.
@@ -219,9 +219,10 @@ impl<'s> Planner<'s> {
         let mut captures: Vec<Capture> = Vec::new();
         for variable in &template.variables {
             let field = self.path_field(rpc.input, &variable.field, name)?;
-            if captures.iter().any(|c| c.field == field) {
+            if path_bound.touches(&field) {
                 return Err(BuildError::rule(name, format!("path field {:?} appears twice", variable.field)));
             }
+            self.check_rivals(rpc.input, &field, &path_bound, name)?;
             path_bound.insert(&field);
             let open = template.segments.get(variable.end - 1) == Some(&super::template::Segment::Multi);
             captures.push(Capture {
@@ -284,9 +285,25 @@ impl<'s> Planner<'s> {
                 if path_bound.get(index).is_some_and(Bound::is_empty) {
                     return Err(BuildError::rule(name, format!("field {field:?} is in both path and body")));
                 }
+                self.check_rivals(rpc.input, &[index], path_bound, name)?;
                 Ok(BodyRule::Field(index))
             }
         }
+    }
+
+    /// No other member of a oneof that the field is in, or a message that holds it, may be set by the path already.
+    fn check_rivals(&self, root: MessageId, field: &[u16], path: &Bound, name: &str) -> Result<(), BuildError> {
+        let (mut message, mut bound) = (self.schema.message(root), Some(path));
+        for step in field {
+            let Some(f) = message.fields.get(usize::from(*step)) else { break };
+            if bound.is_some_and(|bound| bound.has_rival(message, f)) {
+                let problem = format!("{:?} and another path field are members of one oneof", f.name);
+                return Err(BuildError::rule(name, problem));
+            }
+            let Kind::Message(id) = f.kind else { break };
+            (message, bound) = (self.schema.message(id), bound.and_then(|bound| bound.get(*step)));
+        }
+        Ok(())
     }
 
     /// As grpc-gateway does it: for PATCH whose body is a message field, unless the path sets the mask.
@@ -311,8 +328,16 @@ impl<'s> Planner<'s> {
     }
 
     fn path_field(&self, root: MessageId, path: &str, name: &str) -> Result<Vec<u16>, BuildError> {
-        let found = self.schema.resolve(root, path).ok();
-        let found = found.ok_or_else(|| BuildError::rule(name, format!("no field {path:?} for the path")))?;
+        let found = self.schema.resolve(root, path).map_err(|error| {
+            BuildError::rule(
+                name,
+                match error {
+                    PathError::Unknown => format!("no field {path:?} for the path"),
+                    PathError::NotMessage => format!("field {path:?} for the path is not within a single message"),
+                    PathError::TooDeep => format!("field {path:?} for the path is too deep"),
+                },
+            )
+        })?;
         match self.schema.field(root, &found) {
             Some(f) if f.card != Card::Singular => {
                 Err(BuildError::rule(name, format!("repeated field {path:?} in the path")))
