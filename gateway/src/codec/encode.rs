@@ -413,17 +413,17 @@ fn latest<'k, 'a>(found: &'k [(Key<'a>, Pair<'a>)]) -> HashMap<&'k Key<'a>, usiz
 }
 
 /// A map entry.
-pub(super) struct Pair<'a> {
+struct Pair<'a> {
     wire: &'a [u8],
-    pub key: Option<Raw<'a>>,
+    key: Option<Raw<'a>>,
     /// The last value, and whether there was one before it.
-    pub value: Option<Raw<'a>>,
+    value: Option<Raw<'a>>,
     more: bool,
 }
 
 /// The last occurrences of the fields 1 and 2.
 #[inline]
-pub(super) fn pair(wire: &[u8]) -> Result<Pair<'_>> {
+fn pair(wire: &[u8]) -> Result<Pair<'_>> {
     let mut reader = Reader::new(wire);
     let mut pair = Pair { wire, key: None, value: None, more: false };
     while let Some((number, wire_type)) = reader.tag()? {
