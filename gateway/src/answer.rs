@@ -46,6 +46,11 @@ impl Form {
     }
 }
 
+/// Has room for the JSON of most messages, so that it is not moved while it grows.
+pub(crate) fn json_buffer(message: &[u8]) -> Vec<u8> {
+    Vec::with_capacity(message.len() * 3 + 64)
+}
+
 pub(crate) fn unprintable() -> Box<Failure> {
     Failure::upstream(Code::Internal, "the answer of the service has no JSON form")
 }
@@ -53,7 +58,7 @@ pub(crate) fn unprintable() -> Box<Failure> {
 /// One message, one JSON document.
 pub(crate) async fn unary(shared: &Shared, route: &Route, mut answer: Answer) -> Result<Response<Body>, Box<Failure>> {
     let message = answer.only_message().await?;
-    let mut json = Vec::with_capacity(message.len() * 3 + 64);
+    let mut json = json_buffer(&message);
     shared.print(route, &message, &mut json).map_err(|_| unprintable())?;
     if shared.pretty {
         let compact = std::mem::take(&mut json);

@@ -31,7 +31,7 @@ fn id(schema: &Schema, root: MessageId, path: &[u16], wire: &[u8], out: &mut Vec
         (Kind::String, Raw::Bytes(bytes)) => {
             text.extend_from_slice(std::str::from_utf8(bytes).map_err(|_| Problem::Utf8)?.as_bytes());
         }
-        _ => scalar::write_json(schema, f.kind, raw, false, &mut text)?,
+        _ => scalar::write_json(schema, f.kind, raw, &mut text)?,
     }
     if text.iter().any(|b| matches!(b, b'\n' | b'\r' | 0)) {
         return Ok(());

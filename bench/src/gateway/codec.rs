@@ -91,7 +91,7 @@ impl Bench {
         let out: Conversions<'_> = [
             &mut || {
                 // As the gateway does it for an answer.
-                let mut json = Vec::with_capacity(wire.len() * 2 + 64);
+                let mut json = Vec::with_capacity(wire.len() * 3 + 64);
                 let written = codec.wire_to_json(id, black_box(&wire), &mut json);
                 drop(black_box((written, json)));
             },

@@ -2,15 +2,15 @@
 //! the bytes; copies of fixed size are one or two moves. So what is short is copied in pieces of fixed size that may
 //! overlap, or with padding that is taken off again.
 
-/// A text that is appended often and known beforehand, padded to a fixed size if it is short.
-pub(crate) struct Snippet {
+/// `,"name":`, appended often and known beforehand, padded to a fixed size if it is short.
+pub(crate) struct MemberKey {
     padded: [u8; Self::PADDED],
     len: usize,
     /// The text, if it is longer than the padded form.
     long: Box<[u8]>,
 }
 
-impl Snippet {
+impl MemberKey {
     const PADDED: usize = 32;
 
     pub fn new(text: &str) -> Self {
@@ -29,25 +29,25 @@ impl Snippet {
         self.len
     }
 
-    /// Does the text begin with this one?
+    /// Does the text begin with this key, without the comma?
     #[inline]
     pub fn begins(&self, text: &[u8]) -> bool {
         match self.len {
-            8..=16 => self.ends_are::<8>(text),
-            17..=32 => self.ends_are::<16>(text),
-            0..=7 => text.first_chunk().is_some_and(|head| {
-                let differs =
-                    u64::from_le_bytes(*head) ^ u64::from_le_bytes(*self.padded.first_chunk().unwrap_or(&[0; 8]));
-                differs << (64 - 8 * self.len.max(1)) == 0
+            9..=17 => self.ends_are::<8>(text),
+            18..=32 => self.ends_are::<16>(text),
+            1..=8 => text.first_chunk().is_some_and(|head| {
+                let own = u64::from_le_bytes(*self.padded.first_chunk().unwrap_or(&[0; 8])) >> 8;
+                // The comma is one byte, so up to seven are left.
+                (u64::from_le_bytes(*head) ^ own) << (72 - 8 * self.len.max(2)) == 0
             }),
-            _ => text.starts_with(&self.long),
+            _ => self.long.strip_prefix(b",").is_some_and(|key| text.starts_with(key)),
         }
     }
 
     /// Compares the first `N` bytes and the last `N` of up to `2 * N`.
     #[inline]
     fn ends_are<const N: usize>(&self, text: &[u8]) -> bool {
-        let (Some(own), Some(text)) = (self.padded.get(..self.len), text.get(..self.len)) else { return false };
+        let (Some(own), Some(text)) = (self.padded.get(1..self.len), text.get(..self.len - 1)) else { return false };
         own.first_chunk::<N>() == text.first_chunk::<N>() && own.last_chunk::<N>() == text.last_chunk::<N>()
     }
 
@@ -70,6 +70,44 @@ pub(crate) fn append(out: &mut Vec<u8>, text: &[u8]) {
         9..=16 => append_overlapping::<8>(out, text),
         17..=32 => append_overlapping::<16>(out, text),
         _ => out.extend_from_slice(text),
+    }
+}
+
+/// The same between quotes. These are written first, as many as there is room for, and then the text over them.
+#[inline]
+pub(crate) fn append_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    match text.len() {
+        0..=8 => {
+            out.extend_from_slice(&[b'"'; 10]);
+            if let Some(slot) = out.last_chunk_mut::<10>() {
+                // A space and 2 make a quote.
+                let quotes = 0x0202_0202_0202_0202u64.checked_shl(8 * text.len() as u32).unwrap_or(0);
+                slot[1..9].copy_from_slice(&(short_word(text) | quotes).to_le_bytes());
+            }
+            out.truncate(out.len() - (8 - text.len()));
+        }
+        9..=16 => quoted_overlapping::<8, 18>(out, text),
+        17..=32 => quoted_overlapping::<16, 34>(out, text),
+        _ => {
+            out.push(b'"');
+            out.extend_from_slice(text);
+            out.push(b'"');
+        }
+    }
+}
+
+/// From `N` to `2 * N` bytes; `SLOT` is `2 * N + 2`.
+#[inline]
+fn quoted_overlapping<const N: usize, const SLOT: usize>(out: &mut Vec<u8>, text: &[u8]) {
+    if let (Some(head), Some(tail)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) {
+        out.extend_from_slice(&[b'"'; SLOT]);
+        if let Some(slot) = out.last_chunk_mut::<SLOT>() {
+            slot[1..=N].copy_from_slice(head);
+            if let Some(end) = slot.get_mut(1 + text.len() - N..=text.len()) {
+                end.copy_from_slice(tail);
+            }
+        }
+        out.truncate(out.len() - (2 * N - text.len()));
     }
 }
 
@@ -155,22 +193,23 @@ mod tests {
         for len in 0..=text.len() {
             let mut out = b"before".to_vec();
             append(&mut out, &text[..len]);
-            Snippet::new(std::str::from_utf8(&text[..len]).expect("ASCII")).append(&mut out);
-            assert_eq!(out, [b"before", &text[..len], &text[..len]].concat(), "{len}");
+            MemberKey::new(std::str::from_utf8(&text[..len]).expect("ASCII")).append(&mut out);
+            append_quoted(&mut out, &text[..len]);
+            assert_eq!(out, [b"before", &text[..len], &text[..len], b"\"", &text[..len], b"\""].concat(), "{len}");
         }
     }
 
     #[test]
-    fn a_snippet_knows_what_begins_with_it() {
+    fn a_key_knows_what_begins_with_it() {
         let text: Vec<u8> = (b'a'..=b'z').chain(b'A'..=b'Z').collect();
         for len in 1..40 {
-            let snippet = Snippet::new(std::str::from_utf8(&text[..len]).expect("ASCII"));
-            assert!(snippet.begins(&text), "{len}");
-            assert!(!snippet.begins(&text[..len - 1]), "{len}");
+            let key = MemberKey::new(&format!(",{}", std::str::from_utf8(&text[..len]).expect("ASCII")));
+            assert!(key.begins(&text), "{len}");
+            assert!(!key.begins(&text[..len - 1]), "{len}");
             for at in 0..len {
                 let mut other = text.clone();
                 other[at] = b'!';
-                assert!(!snippet.begins(&other), "{at} of {len}");
+                assert!(!key.begins(&other), "{at} of {len}");
             }
         }
     }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use super::CodecError;
 use super::error::{Problem, Result};
 use super::scalar::{self, MISMATCH};
 use super::schema::{Card, Field, Kind, Message, MessageId, Schema, Shape};
@@ -41,7 +40,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             (Shape::Any, _) => self.any(wire)?,
             (Shape::Value, _) => self.value(m, wire)?,
             (Shape::Wrapper, [f, ..]) => match last(wire, f.number)? {
-                Some(raw) => scalar::write_json(self.schema, f.kind, raw, false, self.out)?,
+                Some(raw) => scalar::write_json(self.schema, f.kind, raw, self.out)?,
                 None => self.zero(f.kind),
             },
             (Shape::Struct, [f, ..]) => {
@@ -63,13 +62,17 @@ impl<'s, 'o> Encoder<'s, 'o> {
     }
 
     fn object(&mut self, m: &'s Message, wire: &[u8]) -> Result<()> {
-        self.out.push(b'{');
+        let start = self.out.len();
         self.members(m, wire)?;
+        match self.out.get_mut(start) {
+            Some(comma) => *comma = b'{',
+            None => self.out.push(b'{'),
+        }
         self.out.push(b'}');
         Ok(())
     }
 
-    /// What stands between the braces.
+    /// What stands between the braces, with a comma before each.
     pub(super) fn members(&mut self, m: &'s Message, wire: &[u8]) -> Result<()> {
         if self.restarts > 0 {
             let (length, depth) = (self.out.len(), self.depth);
@@ -119,7 +122,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             Card::Singular => self.singular(f, raw),
             Card::Repeated => {
                 let (length, mut index) = (self.out.len(), 0);
-                self.key(f);
+                f.key.append(self.out);
                 self.out.push(b'[');
                 self.elements(f, raw, &mut index)?;
                 while let Some(wire_type) = reader.next_if(f.number)? {
@@ -134,7 +137,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
                 while let Some(wire_type) = reader.next_if(f.number)? {
                     entries.push(reader.value(f.number, wire_type)?);
                 }
-                self.key(f);
+                f.key.append(self.out);
                 self.map_field(f, &entries)
             }
         }
@@ -161,20 +164,11 @@ impl<'s, 'o> Encoder<'s, 'o> {
     }
 
     #[inline]
-    fn key(&mut self, f: &Field) {
-        // Nothing but a fresh object ends in a brace that opens.
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        f.key.append(self.out);
-    }
-
-    #[inline]
     fn singular(&mut self, f: &'s Field, raw: Raw<'_>) -> Result<()> {
         if !f.presence && !self.always_print && (scalar::is_zero(f.kind, raw) || self.is_null(f.kind)) {
             return Ok(());
         }
-        self.key(f);
+        f.key.append(self.out);
         self.element(f.kind, raw)
     }
 
@@ -187,7 +181,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
     pub(super) fn element(&mut self, kind: Kind, raw: Raw<'_>) -> Result<()> {
         match (kind, raw) {
             (Kind::Message(id), Raw::Bytes(wire) | Raw::Group(wire)) => self.message(id, wire),
-            _ => scalar::write_json(self.schema, kind, raw, false, self.out).map_err(CodecError::from),
+            _ => scalar::write_json(self.schema, kind, raw, self.out),
         }
     }
 
@@ -237,7 +231,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             if self.out.last() != Some(&b'{') {
                 self.out.push(b',');
             }
-            scalar::write_json(self.schema, key.kind, k.raw(key.kind), true, self.out)?;
+            scalar::write_key(self.schema, key.kind, k.raw(key.kind), self.out)?;
             self.out.push(b':');
             let printed = match (pair.value, value.kind) {
                 (None, kind) => self.absent_value(kind),
@@ -285,7 +279,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             if f.card == Card::Singular && f.presence {
                 continue;
             }
-            self.key(f);
+            f.key.append(self.out);
             match f.card {
                 Card::Singular => self.zero(f.kind),
                 Card::Repeated => self.out.extend_from_slice(b"[]"),
@@ -340,7 +334,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             (Card::Singular, _) => self.singular(f, *latest),
             (Card::Repeated, _) => {
                 let (length, mut index) = (self.out.len(), 0);
-                self.key(f);
+                f.key.append(self.out);
                 self.out.push(b'[');
                 for (_, raw) in group {
                     self.elements(f, *raw, &mut index)?;
@@ -350,7 +344,7 @@ impl<'s, 'o> Encoder<'s, 'o> {
             }
             (Card::Map, _) => {
                 let entries: Vec<_> = group.iter().map(|(_, raw)| *raw).collect();
-                self.key(f);
+                f.key.append(self.out);
                 self.map_field(f, &entries)
             }
         }
@@ -360,14 +354,11 @@ impl<'s, 'o> Encoder<'s, 'o> {
     pub fn field(&mut self, f: &'s Field, wire: &[u8]) -> Result<()> {
         let group: Vec<_> = every(wire, f.number)?.into_iter().map(|raw| (f.index, raw)).collect();
         let start = self.out.len();
-        // A brace in front makes `key` leave out the comma; both are taken off again.
-        self.out.push(b'{');
         self.group(f, &group).map_err(|e| e.at_field(&f.json_name))?;
-        if self.out.len() > start + 1 {
-            self.out.drain(start..start + 1 + f.key.len());
+        if self.out.len() > start {
+            self.out.drain(start..start + f.key.len());
             return Ok(());
         }
-        self.out.truncate(start);
         match f.card {
             Card::Singular => self.zero(f.kind),
             Card::Repeated => self.out.extend_from_slice(b"[]"),
@@ -413,17 +404,17 @@ fn latest<'k, 'a>(found: &'k [(Key<'a>, Pair<'a>)]) -> HashMap<&'k Key<'a>, usiz
 }
 
 /// A map entry.
-pub(super) struct Pair<'a> {
+struct Pair<'a> {
     wire: &'a [u8],
-    pub key: Option<Raw<'a>>,
+    key: Option<Raw<'a>>,
     /// The last value, and whether there was one before it.
-    pub value: Option<Raw<'a>>,
+    value: Option<Raw<'a>>,
     more: bool,
 }
 
 /// The last occurrences of the fields 1 and 2.
 #[inline]
-pub(super) fn pair(wire: &[u8]) -> Result<Pair<'_>> {
+fn pair(wire: &[u8]) -> Result<Pair<'_>> {
     let mut reader = Reader::new(wire);
     let mut pair = Pair { wire, key: None, value: None, more: false };
     while let Some((number, wire_type)) = reader.tag()? {

@@ -1,6 +1,6 @@
 //! Wire → JSON of the well-known types that have a form of their own.
 
-use super::encode::{Encoder, Pair, every, last, pair};
+use super::encode::{Encoder, every, last};
 use super::error::{Problem, Result};
 use super::scalar::{self, MISMATCH};
 use super::schema::{Field, Kind, Message, Shape};
@@ -18,13 +18,7 @@ impl<'s> Encoder<'s, '_> {
                 super::mask::write_path(self.out, path)?;
             }
         } else {
-            let number = |raw| match raw {
-                None => Ok(0),
-                Some(Raw::Varint(v)) => Ok(v as i64),
-                Some(_) => Err(MISMATCH),
-            };
-            let Pair { key: seconds, value: nanos, .. } = pair(wire)?;
-            let (seconds, nanos) = (number(seconds)?, number(nanos)? as i32);
+            let (seconds, nanos) = seconds_and_nanos(wire)?;
             match shape {
                 Shape::Timestamp => super::time::write_timestamp(self.out, seconds, nanos)?,
                 _ => super::time::write_duration(self.out, seconds, nanos)?,
@@ -89,5 +83,23 @@ impl<'s> Encoder<'s, '_> {
         }
         self.out.push(b'}');
         Ok(())
+    }
+}
+
+/// Fields 1 and 2 of a `Timestamp` or a `Duration`.
+fn seconds_and_nanos(wire: &[u8]) -> Result<(i64, i32)> {
+    let (mut seconds, mut nanos) = (Raw::Varint(0), Raw::Varint(0));
+    let mut reader = Reader::new(wire);
+    while let Some((number, wire_type)) = reader.tag()? {
+        let raw = reader.value(number, wire_type)?;
+        match number {
+            1 => seconds = raw,
+            2 => nanos = raw,
+            _ => {}
+        }
+    }
+    match (seconds, nanos) {
+        (Raw::Varint(seconds), Raw::Varint(nanos)) => Ok((seconds as i64, nanos as i32)),
+        _ => Err(MISMATCH.into()),
     }
 }

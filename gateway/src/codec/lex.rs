@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::append::Snippet;
+use super::append::MemberKey;
 use super::error::{Problem, Result};
 use super::number;
 use super::wire::MAX_DEPTH;
@@ -115,10 +115,10 @@ impl<'a> Lexer<'a> {
 
     /// Steps over this key (with quotes and colon) if it stands here, in the form that all writers of compact JSON give it.
     #[inline]
-    pub fn take_key(&mut self, key: &Snippet) -> bool {
+    pub fn take_key(&mut self, key: &MemberKey) -> bool {
         let found = self.text.as_bytes().get(self.pos..).is_some_and(|rest| key.begins(rest));
         if found {
-            self.pos += key.len();
+            self.pos += key.len() - 1;
         }
         found
     }

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::append::{append, is_plain_ascii};
-use super::error::{Problem, clip};
+use super::append::{append, append_quoted, is_plain_ascii};
+use super::error::{Problem, Result, clip};
 use super::lex::plain_prefix;
 use super::number;
 use super::schema::{EnumId, Kind, Schema};
@@ -139,15 +139,9 @@ pub(crate) fn is_zero(kind: Kind, raw: Raw<'_>) -> bool {
 /// A wire value of the wrong type for its field.
 pub(crate) const MISMATCH: Problem = Problem::Wire(super::wire::WireError::InvalidTag);
 
-/// Prints a scalar as JSON. `key` asks for the form of a map key, which is always quoted.
+/// Prints a scalar as JSON.
 #[inline]
-pub(crate) fn write_json(
-    schema: &Schema,
-    kind: Kind,
-    raw: Raw<'_>,
-    key: bool,
-    out: &mut Vec<u8>,
-) -> Result<(), Problem> {
+pub(crate) fn write_json(schema: &Schema, kind: Kind, raw: Raw<'_>, out: &mut Vec<u8>) -> Result<()> {
     let mut int = itoa::Buffer::new();
     let (text, quoted) = match (kind, raw) {
         (Kind::String, Raw::Bytes(b)) => return write_utf8(out, b),
@@ -178,14 +172,23 @@ pub(crate) fn write_json(
         (Kind::Sint64, Raw::Varint(v)) => (int.format(unzigzag64(v)), true),
         (Kind::Fixed64, Raw::Fixed64(v)) => (int.format(v), true),
         (Kind::Sfixed64, Raw::Fixed64(v)) => (int.format(v as i64), true),
-        _ => return Err(MISMATCH),
+        _ => return Err(MISMATCH.into()),
     };
-    if quoted || key {
-        out.push(b'"');
-        append(out, text.as_bytes());
-        out.push(b'"');
+    if quoted {
+        append_quoted(out, text.as_bytes());
     } else {
         append(out, text.as_bytes());
+    }
+    Ok(())
+}
+
+/// Prints the key of a map, which is always quoted.
+pub(crate) fn write_key(schema: &Schema, kind: Kind, raw: Raw<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len();
+    write_json(schema, kind, raw, out)?;
+    if out.get(start) != Some(&b'"') {
+        out.insert(start, b'"');
+        out.push(b'"');
     }
     Ok(())
 }
@@ -195,9 +198,7 @@ pub(crate) fn write_enum(schema: &Schema, id: EnumId, number: i32, out: &mut Vec
     if e.null {
         out.extend_from_slice(b"null");
     } else if let Some(name) = e.value_name(number) {
-        out.push(b'"');
-        append(out, name.as_bytes());
-        out.push(b'"');
+        append_quoted(out, name.as_bytes());
     } else {
         append(out, itoa::Buffer::new().format(number).as_bytes());
     }
@@ -246,12 +247,10 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Prints bytes as a JSON string, if they are UTF-8.
 #[inline]
-fn write_utf8(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Problem> {
+fn write_utf8(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     // One look at the bytes answers both questions: ASCII is UTF-8.
     if is_plain_ascii(bytes) {
-        out.push(b'"');
-        append(out, bytes);
-        out.push(b'"');
+        append_quoted(out, bytes);
     } else {
         write_string(out, std::str::from_utf8(bytes).map_err(|_| Problem::Utf8)?);
     }

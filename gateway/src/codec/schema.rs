@@ -10,7 +10,7 @@ use prost_reflect::{
     MessageDescriptor,
 };
 
-use super::append::{Snippet, short_word};
+use super::append::{MemberKey, short_word};
 use super::wire::MAX_DEPTH;
 
 /// Field numbers up to this are looked up by indexing, larger ones by binary search.
@@ -133,8 +133,8 @@ pub(crate) struct Field {
     pub index: u16,
     pub name: Box<str>,
     pub json_name: Box<str>,
-    /// `"jsonName":` (or the proto name, if that is wanted), ready to be copied.
-    pub key: Snippet,
+    /// `,"jsonName":` (or the proto name, if that is wanted), ready to be copied.
+    pub key: MemberKey,
     pub kind: Kind,
     pub card: Card,
     /// Unset and zero differ (`optional`, oneof member, message, proto2).
@@ -362,12 +362,12 @@ impl Field {
     }
 }
 
-/// `,"name":`. A `json_name` option may hold anything, quotes too.
-fn member_key(name: &str) -> Snippet {
-    let mut key = Vec::new();
+/// A `json_name` option may hold anything, quotes too.
+fn member_key(name: &str) -> MemberKey {
+    let mut key = vec![b','];
     super::scalar::write_string(&mut key, name);
     key.push(b':');
-    Snippet::new(&String::from_utf8_lossy(&key))
+    MemberKey::new(&String::from_utf8_lossy(&key))
 }
 
 impl Kind {

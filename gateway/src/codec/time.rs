@@ -8,6 +8,8 @@ const LAST: i64 = 253_402_300_799;
 /// About 10,000 years: the range of the seconds of `google.protobuf.Duration`, whatever the nanoseconds.
 const LONGEST: i64 = 315_576_000_000;
 const DAY: i64 = 86_400;
+/// Days from 0000-03-01 to 1970-01-01.
+const EPOCH: i64 = 719_468;
 
 /// Seconds and nanoseconds of an RFC 3339 text.
 pub(crate) fn parse_timestamp(text: &str) -> Result<(i64, i32), Problem> {
@@ -80,12 +82,11 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let era = year.div_euclid(400);
     let of_era = year.rem_euclid(400);
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - EPOCH
 }
 
-/// Year, month and day; not before 0000-03-01, so that unsigned (and thereby cheaper) arithmetic is enough.
-fn civil_from_days(days: i64) -> (u32, u32, u32) {
-    let days = (days + 719_468) as u32;
+/// Year, month and day, of days since 0000-03-01.
+fn civil_from_days(days: u32) -> (u32, u32, u32) {
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
@@ -100,10 +101,13 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Re
     if !(FIRST..=LAST).contains(&seconds) || !(0..1_000_000_000).contains(&nanos) {
         return Err(Problem::Unprintable("a timestamp out of range"));
     }
-    let (year, month, day) = civil_from_days(seconds.div_euclid(DAY));
-    let of_day = seconds.rem_euclid(DAY) as u32;
-    // The longest form, of which the fraction may be cut off.
-    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    // Counted from a day before the first, so that unsigned (and thereby cheaper) arithmetic is enough.
+    let seconds = (seconds + EPOCH * DAY) as u64;
+    let (year, month, day) = civil_from_days((seconds / DAY as u64) as u32);
+    let of_day = (seconds % DAY as u64) as u32;
+    // The longest form, filled in where it stands; then what is not printed of the fraction is cut off.
+    out.extend_from_slice(b"0000-00-00T00:00:00.000000000Z");
+    let Some(text) = out.last_chunk_mut::<30>() else { return Ok(()) };
     [text[0], text[1]] = two(year / 100);
     [text[2], text[3]] = two(year % 100);
     [text[5], text[6]] = two(month);
@@ -111,17 +115,31 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>, seconds: i64, nanos: i32) -> Re
     [text[11], text[12]] = two(of_day / 3600);
     [text[14], text[15]] = two(of_day / 60 % 60);
     [text[17], text[18]] = two(of_day % 60);
-    let fraction = fraction_text(nanos.unsigned_abs());
-    text[19..29].copy_from_slice(&fraction);
     let width = fraction_width(nanos.unsigned_abs());
-    out.extend_from_slice(&text);
-    out.truncate(out.len() - text.len() + 19 + width);
-    out.push(b'Z');
+    if width > 0 {
+        text[19..29].copy_from_slice(&fraction_text(nanos.unsigned_abs()));
+    }
+    if width < 10 {
+        text[19 + width] = b'Z';
+        out.truncate(out.len() - (10 - width));
+    }
     Ok(())
 }
 
+/// The decimal digits of 0 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut value = 0;
+    while value < 100 {
+        pairs[value] = [b'0' + value as u8 / 10, b'0' + value as u8 % 10];
+        value += 1;
+    }
+    pairs
+};
+
+#[inline]
 fn two(value: u32) -> [u8; 2] {
-    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
+    PAIRS.get(value as usize).copied().unwrap_or_default()
 }
 
 /// `.` and nine digits.

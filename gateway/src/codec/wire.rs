@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use super::append::append;
+use super::append::{append, short_word};
 
 /// Nesting bound for messages, groups and JSON values alike; the same as protobuf's own parsers have.
 pub(crate) const MAX_DEPTH: u32 = 100;
@@ -64,27 +64,15 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(u64::from(*a & 0x7f) | u64::from(*b) << 7)
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    fn long_varint(&mut self) -> Result<u64, WireError> {
-        if let Some(bytes) = self.rest.first_chunk()
-            && let Some((value, len)) = varint_of_word(u64::from_le_bytes(*bytes))
-        {
-            self.rest = self.rest.get(len..).unwrap_or_default();
-            return Ok(value);
-        }
-        let mut value = 0u64;
-        for (i, &byte) in self.rest.iter().take(10).enumerate() {
-            // Bits beyond the 64th are dropped, as every other parser does.
-            value |= u64::from(byte & 0x7f) << (7 * i).min(63);
-            if byte < 0x80 {
-                self.rest = self.rest.get(i + 1..).unwrap_or_default();
-                return Ok(value);
+            rest => {
+                let (value, len) = long_varint(rest);
+                if len == 0 {
+                    return Err(if rest.len() < 10 { WireError::Truncated } else { WireError::VarintTooLong });
+                }
+                self.rest = rest.get(len..).unwrap_or_default();
+                Ok(value)
             }
         }
-        Err(if self.rest.len() < 10 { WireError::Truncated } else { WireError::VarintTooLong })
     }
 
     /// Field number and wire type of the next value; `None` at the end.
@@ -129,28 +117,13 @@ impl<'a> Reader<'a> {
                 let len = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated)?;
                 self.take(len).map(Raw::Bytes)
             }
-            3 => self.group(number, 0).map(Raw::Group),
+            3 => {
+                let (inside, after) = group(*self, number, 0)?;
+                *self = after;
+                Ok(Raw::Group(inside))
+            }
             5 => self.array().map(|b| Raw::Fixed32(u32::from_le_bytes(b))),
             _ => Err(WireError::UnmatchedGroup),
-        }
-    }
-
-    fn group(&mut self, number: u32, depth: u32) -> Result<&'a [u8], WireError> {
-        if depth >= MAX_DEPTH {
-            return Err(WireError::TooDeep);
-        }
-        let start = self.rest;
-        loop {
-            let before = self.rest.len();
-            match self.tag()? {
-                None => return Err(WireError::UnmatchedGroup),
-                Some((end, 4)) if end == number => {
-                    return start.get(..start.len() - before).ok_or(WireError::Truncated);
-                }
-                Some((_, 4)) => return Err(WireError::UnmatchedGroup),
-                Some((inner, 3)) => drop(self.group(inner, depth + 1)?),
-                Some((inner, wire_type)) => drop(self.value(inner, wire_type)?),
-            }
         }
     }
 
@@ -170,6 +143,49 @@ impl<'a> Reader<'a> {
                 Ok(Some(wire_type))
             }
             _ => Ok(None),
+        }
+    }
+}
+
+// These two take what they read by value: a reader whose address goes nowhere can live in registers.
+
+/// A varint and its length, which is 0 if it does not end within ten bytes.
+fn long_varint(bytes: &[u8]) -> (u64, usize) {
+    // At the end of a message there are fewer than eight bytes, and what they are filled up with ends a varint too.
+    let word = bytes.first_chunk().map_or_else(|| short_word(bytes), |word| u64::from_le_bytes(*word));
+    if let Some((value, len)) = varint_of_word(word)
+        && len <= bytes.len()
+    {
+        return (value, len);
+    }
+    let mut value = 0u64;
+    for (i, &byte) in bytes.iter().take(10).enumerate() {
+        // Bits beyond the 64th are dropped, as every other parser does.
+        value |= u64::from(byte & 0x7f) << (7 * i).min(63);
+        if byte < 0x80 {
+            return (value, i + 1);
+        }
+    }
+    (0, 0)
+}
+
+/// What a group holds, and a reader of what follows it.
+fn group(mut reader: Reader<'_>, number: u32, depth: u32) -> Result<(&[u8], Reader<'_>), WireError> {
+    if depth >= MAX_DEPTH {
+        return Err(WireError::TooDeep);
+    }
+    let start = reader.rest;
+    loop {
+        let before = reader.rest.len();
+        match reader.tag()? {
+            None => return Err(WireError::UnmatchedGroup),
+            Some((end, 4)) if end == number => {
+                let inside = start.get(..start.len() - before).ok_or(WireError::Truncated)?;
+                return Ok((inside, reader));
+            }
+            Some((_, 4)) => return Err(WireError::UnmatchedGroup),
+            Some((inner, 3)) => (_, reader) = group(reader, inner, depth + 1)?,
+            Some((inner, wire_type)) => drop(reader.value(inner, wire_type)?),
         }
     }
 }

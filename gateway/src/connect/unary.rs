@@ -18,6 +18,7 @@ use super::error::refusal;
 use super::requests::{gunzip, unsupported_encoding};
 use super::{Call, Form, check_version, parameter, required, timeout};
 use crate::BoxError;
+use crate::answer::json_buffer;
 use crate::body::RequestBody;
 use crate::codec::{CodecError, Problem};
 use crate::conditional;
@@ -104,7 +105,7 @@ fn get_message(query: &str, limit: usize) -> Result<Bytes, Rejection> {
 async fn respond(shared: &Shared, call: &Call, mut answer: Answer) -> Result<Response<Body>, Box<Failure>> {
     let mut message = answer.only_message().await?;
     if call.form == Form::Json {
-        let mut json = Vec::with_capacity(message.len() * 2 + 64);
+        let mut json = json_buffer(&message);
         call.response(shared, &message, &mut json)?;
         message = json.into();
     }

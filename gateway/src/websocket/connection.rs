@@ -20,7 +20,7 @@ use super::handshake::Protocol;
 use super::inbound::Inbound;
 use super::life::{Life, Watched};
 use super::requests::Requests;
-use crate::answer::unprintable;
+use crate::answer::{json_buffer, unprintable};
 use crate::error::{Asker, Failure, Rejection};
 use crate::service::Shared;
 use crate::upstream::Answer;
@@ -167,7 +167,7 @@ impl Connection {
         let Some(route) = self.shared.plan.sockets.get(self.socket).filter(|_| self.protocol == Protocol::Json) else {
             return Ok(Message::Binary(message));
         };
-        let mut json = Vec::with_capacity(message.len() * 2 + 64);
+        let mut json = json_buffer(&message);
         json.extend_from_slice(b"{\"result\":");
         self.shared.print(route, &message, &mut json).map_err(|_| unprintable())?;
         json.push(b'}');
