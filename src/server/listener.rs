@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_upgraded_connection_keeps_its_place_and_is_waited_for() {
-        let echo: Answering = BoxCloneSyncService::new(service_fn(echo));
+        let echo = Answering::new(service_fn(echo));
         let gateway = rialto_gateway::Gateway::builder(&[]).build(()).unwrap();
         let http = Http::new(echo.clone(), echo.clone(), echo, cors(&[], []).unwrap(), &gateway);
         let metrics = Arc::new(Metrics::default());
