@@ -24,8 +24,7 @@ use rialto_gateway::{ErrorRenderer, Gateway};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
-use tower::util::BoxCloneSyncService;
-use tower::{Layer, Service, ServiceExt};
+use tower::Service;
 
 use self::config::Config;
 use self::descriptors::Files;
@@ -171,33 +170,35 @@ fn http(config: &Config, gateway: Gateway<Upstreams>, upstreams: Upstreams, page
     let grpc = Passthrough { upstreams };
     let patience = Duration::from_secs(config.upstream.request_timeout_seconds);
     let grpc_web = ways::grpc_web(grpc.clone(), config.gateway.max_request_bytes, patience);
-    let grpc_web = survive(&errors, grpc_web);
-    let grpc = survive(&errors, grpc);
-    let rest = survive(&errors, Rest { pages, gateway: gateway.clone() });
-    let rest = ways::compression().layer(rest).map_response(|response: Response<_>| response.map(Body::new));
+    let grpc_web = Answering::new(survive(errors.clone(), grpc_web));
+    let grpc = Answering::new(survive(errors.clone(), grpc));
+    let rest = Answering::new(ways::compress(survive(errors, Rest { pages, gateway: gateway.clone() })));
     let exposed = config.gateway.response_headers.iter().map(|name| header_name("gateway.response_headers", name));
     let cors = ways::cors(&config.server.cors_origins, exposed.collect::<Result<Vec<_>, _>>()?)?;
     Ok(Http::new(grpc, grpc_web, rest, cors, &gateway))
 }
 
 /// Answers with an error of the client's own protocol where the service panics.
-fn survive<S>(errors: &ErrorRenderer, inner: S) -> Answering
+fn survive<S>(
+    errors: ErrorRenderer,
+    inner: S,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    let errors = errors.clone();
-    BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+    tower::service_fn(move |request: Request<Body>| {
         let asked = Asked::by(&request);
-        let (answer, errors) = (inner.clone().oneshot(request), errors.clone());
+        // Everything behind it is always ready.
+        let (mut inner, errors) = (inner.clone(), errors.clone());
         async move {
-            match AssertUnwindSafe(answer).catch_unwind().await {
+            match AssertUnwindSafe(async { inner.call(request).await }).catch_unwind().await {
                 Ok(answer) => answer,
                 // The panic hook has logged where and why.
                 Err(_) => Ok(asked.error(&errors, &Status::internal("the gateway failed"))),
             }
         }
-    }))
+    })
 }
 
 /// gRPC as it came: metadata, deadline, messages, trailers.
@@ -242,8 +243,8 @@ impl Service<Request<Body>> for Rest {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.gateway, cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
@@ -252,7 +253,7 @@ impl Service<Request<Body>> for Rest {
                 let response = self.pages.answer(page, request.method(), request.headers());
                 Box::pin(async move { Ok(response) })
             }
-            None => Box::pin(self.gateway.clone().oneshot(request)),
+            None => self.gateway.call(request),
         }
     }
 }

@@ -6,29 +6,31 @@ use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 
-/// Polls a connection only after everything else that is ready has run. tokio would poll it after each of its streams,
-/// and each message would be a write of its own; this way those of many streams go out in one.
-pub struct AfterOthers<F> {
-    connection: Pin<Box<F>>,
+/// Polls a connection that calls share only after everything else that is ready has run. tokio would poll it after each of
+/// its streams, and each message would be a write of its own; this way those of many streams go out in one.
+pub struct AfterOthers<F, S> {
+    connection: F,
+    /// Are there others to share a write with?
+    shares: S,
     yielded: bool,
 }
 
-impl<F> AfterOthers<F> {
-    /// What drives the connection.
-    pub fn new(connection: F) -> Self {
-        Self { connection: Box::pin(connection), yielded: false }
+impl<F, S> AfterOthers<F, S> {
+    /// What drives the connection, and whether it has to say what comes from more than one call.
+    pub fn new(connection: F, shares: S) -> Self {
+        Self { connection, shares, yielded: false }
     }
 }
 
-impl<F: Future<Output = ()>> Future for AfterOthers<F> {
+impl<F: Future<Output = ()> + Unpin, S: FnMut() -> bool + Unpin> Future for AfterOthers<F, S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.yielded = !self.yielded;
+        self.yielded = !self.yielded && (self.shares)();
         if self.yielded {
             return std::pin::pin!(tokio::task::yield_now()).poll(cx);
         }
-        self.connection.as_mut().poll(cx)
+        Pin::new(&mut self.connection).poll(cx)
     }
 }
 
@@ -36,8 +38,17 @@ impl<F: Future<Output = ()>> Future for AfterOthers<F> {
 #[derive(Clone, Copy)]
 pub struct AfterOthersExecutor;
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for AfterOthersExecutor {
-    fn execute(&self, connection: F) {
-        drop(tokio::spawn(AfterOthers::new(connection)));
+/// hyper also spawns tasks for each call, which are polled when the call begins and when it goes on, and write nothing
+/// themselves. What is polled more often is a connection, or part of a call so long that it can wait as well.
+const POLLS_OF_A_CALL: usize = 2;
+
+impl<F: Future<Output = ()> + Send + Unpin + 'static> Executor<F> for AfterOthersExecutor {
+    fn execute(&self, future: F) {
+        let mut polls = 0_usize;
+        let shares = move || {
+            polls = polls.saturating_add(1);
+            polls > POLLS_OF_A_CALL
+        };
+        drop(tokio::spawn(AfterOthers::new(future, shares)));
     }
 }

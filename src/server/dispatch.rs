@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
 use super::docs;
@@ -39,12 +38,12 @@ pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> 
     let guard = flood::guard(app)?;
     let protect = Protect { guard, errors: gateway.errors().clone() };
     let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
-    let rest = ways::compression().layer(protect.clone().around(rest));
-    let rest = rest.map_response(|response| with_security_headers(response.map(Body::new)));
+    let rest = ways::compress(protect.clone().around(rest)).map_response(with_security_headers);
     let (limit, patience) = (app.config.server.max_message_bytes, app.config.server.request_timeout());
     let grpc_web = protect.clone().around(ways::grpc_web(gate.clone(), limit, patience));
     let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
-    Ok(Http::new(protect.around(gate), grpc_web, rest, cors, &gateway))
+    let (grpc, grpc_web, rest) = (Answering::new(protect.around(gate)), Answering::new(grpc_web), Answering::new(rest));
+    Ok(Http::new(grpc, grpc_web, rest, cors, &gateway))
 }
 
 /// Refuses floods and survives panics, with errors of the client's own protocol.
@@ -55,14 +54,17 @@ struct Protect {
 }
 
 impl Protect {
-    fn around<S>(self, inner: S) -> Answering
+    fn around<S>(
+        self,
+        inner: S,
+    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
     {
         let (mut guarded, errors) = (self.guard.layer(inner), self.errors);
         // Every service below is always ready, so none has to be cloned to be waited for.
-        BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+        tower::service_fn(move |request: Request<Body>| {
             let asked = Asked::by(&request);
             let answer = guarded.call(request);
             let errors = errors.clone();
@@ -79,7 +81,7 @@ impl Protect {
                 };
                 Ok(asked.error(&errors, &error.into()))
             }
-        }))
+        })
     }
 }
 
@@ -98,8 +100,8 @@ impl Service<Request<Body>> for Rest {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.gateway, cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
@@ -108,7 +110,7 @@ impl Service<Request<Body>> for Rest {
             let pages = self.pages.clone();
             return Box::pin(async move { Ok(pages.oneshot(request).await?.map(Body::new)) });
         }
-        Box::pin(self.gateway.clone().oneshot(request))
+        self.gateway.call(request)
     }
 }
 

@@ -146,9 +146,14 @@ impl Activity {
         Self { running: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
     }
 
+    /// How many requests are in flight.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
     /// How long the connection may still be idle; `None` when it was idle for too long.
     pub fn idle_left(&self, most: Duration) -> Option<Duration> {
-        if self.running.load(Ordering::Relaxed) > 0 {
+        if self.running() > 0 {
             return Some(most);
         }
         let idle = self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::after_others::AfterOthers;
-use super::edge::{Activity, Connection, Edge};
+use super::edge::{Activity, Edge};
 use super::socket::{Held, Socket};
 use crate::kernel::config;
 use crate::kernel::metrics::Metrics;
@@ -141,37 +141,38 @@ impl Accepting {
             };
             let held = Held::new(place, &self.metrics, self.connections.token());
             let this = Arc::clone(&self);
-            let connection = async move {
-                let activity = Arc::new(Activity::new());
-                let edge = Arc::clone(&this.edge).of(peer, Arc::clone(&activity));
-                tokio::select! {
-                    () = this.abort.cancelled() => {}
-                    () = this.serve(stream, held, edge, &activity) => {}
-                }
+            let activity = Arc::new(Activity::new());
+            let shares = {
+                let activity = Arc::clone(&activity);
+                move || activity.running() > 1
             };
-            self.connections.spawn(AfterOthers::new(connection));
+            let connection = Box::pin(async move { this.serve(stream, held, peer, activity).await });
+            self.connections.spawn(AfterOthers::new(connection, shares));
         }
     }
 
-    async fn serve(&self, stream: TcpStream, held: Held, edge: Connection, activity: &Activity) {
+    async fn serve(&self, stream: TcpStream, held: Held, peer: SocketAddr, activity: Arc<Activity>) {
         // Answers are small and wait for nothing.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let io = TokioIo::new(Socket::new(stream, held));
+        let edge = Arc::clone(&self.edge).of(peer, Arc::clone(&activity));
         // With upgrades, which WebSockets begin with.
         let mut connection = std::pin::pin!(self.builder.serve_connection_with_upgrades(io, edge));
         let mut leave = std::pin::pin!(async {
-            let idle = async {
+            let idle_or_old = async {
                 let most = Duration::from_secs(self.limits.idle_seconds);
-                while let Some(left) = activity.idle_left(most) {
-                    tokio::time::sleep(left).await;
+                let (opened, age) = (Instant::now(), age(&self.limits));
+                while let Some(idle_left) = activity.idle_left(most)
+                    && let Some(age_left) = age.checked_sub(opened.elapsed())
+                {
+                    tokio::time::sleep(idle_left.min(age_left)).await;
                 }
             };
             tokio::select! {
                 () = self.stopping.cancelled() => {}
-                () = tokio::time::sleep(age(&self.limits)) => {}
-                () = idle => {}
+                () = idle_or_old => {}
             }
         });
         let ended = tokio::select! {
@@ -179,7 +180,11 @@ impl Accepting {
             () = leave.as_mut() => {
                 // HTTP/2 clients get GOAWAY, HTTP/1.1 clients `connection: close`; what runs may finish.
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    // Only ever when it was asked to leave.
+                    () = self.abort.cancelled() => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -222,7 +227,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tonic::body::Body;
     use tower::service_fn;
-    use tower::util::BoxCloneSyncService;
 
     use super::*;
     use crate::kernel::config::Server;
@@ -246,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_upgraded_connection_keeps_its_place_and_is_waited_for() {
-        let echo: Answering = BoxCloneSyncService::new(service_fn(echo));
+        let echo = Answering::new(service_fn(echo));
         let gateway = rialto_gateway::Gateway::builder(&[]).build(()).unwrap();
         let http = Http::new(echo.clone(), echo.clone(), echo, cors(&[], []).unwrap(), &gateway);
         let metrics = Arc::new(Metrics::default());

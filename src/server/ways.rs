@@ -2,9 +2,13 @@
 //! that runs alone.
 
 use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
@@ -13,7 +17,6 @@ use rialto_gateway::{ErrorRenderer, Gateway, Socket, connect_error};
 use tonic::Status;
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
-use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -40,8 +43,36 @@ const EXPOSED: [HeaderName; 10] = [
     header::RETRY_AFTER,
 ];
 
-/// A service that always answers.
-pub type Answering = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+/// A service that always answers, and is always ready to.
+#[derive(Clone)]
+pub struct Answering(
+    Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> + Send + Sync>,
+);
+
+impl Answering {
+    /// Calls a clone of the service for each request, without asking whether it is ready.
+    pub fn new<S>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(service.clone().call(request))))
+    }
+}
+
+impl Service<Request<Body>> for Answering {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        (self.0)(request)
+    }
+}
 
 /// Is a request Connect's?
 type IsConnect = Box<dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync>;
@@ -59,17 +90,15 @@ pub struct Http {
 impl Http {
     /// Puts the ways together; CORS goes in front of those that browsers take. The gateway, which is behind `rest`, tells
     /// which requests are Connect's.
-    pub fn new<R, U>(grpc: Answering, grpc_web: Answering, rest: R, cors: CorsLayer, gateway: &Gateway<U>) -> Self
+    pub fn new<U>(grpc: Answering, grpc_web: Answering, rest: Answering, cors: CorsLayer, gateway: &Gateway<U>) -> Self
     where
         U: Clone + Send + Sync + 'static,
-        R: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-        R::Future: Send + 'static,
     {
         Self {
             grpc,
-            grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
-            rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
-            rest: BoxCloneSyncService::new(rest),
+            grpc_web: Answering::new(cors.clone().layer(grpc_web)),
+            rest_cors: Answering::new(cors.layer(rest.clone())),
+            rest,
             is_connect: Box::new({
                 let gateway = gateway.clone();
                 move |method, uri, headers| gateway.is_connect(method, uri, headers)
@@ -101,7 +130,7 @@ impl Http {
             _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
             _ => &self.rest,
         };
-        let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
+        let Ok(response) = (way.0)(request.map(Body::new)).await;
         response
     }
 }
@@ -203,20 +232,41 @@ fn grpc_web_error(status: &Status) -> Response<Body> {
 }
 
 /// Compresses what is worth it, and no stream, whose messages must not wait for each other.
-pub fn compression() -> CompressionLayer<impl Predicate> {
+pub fn compress<S>(
+    mut inner: S,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync,
+    S::Future: Send,
+{
     // The gateway marks streams for proxies; Connect compresses the messages of its streams, not their bodies. A strong
     // ETag belongs to the bytes as they are (RFC 9110 section 8.8.1).
     let whole = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
         let strong = headers.get(header::ETAG).is_some_and(|tag| !tag.as_bytes().starts_with(b"W/"));
         !strong && !headers.contains_key("x-accel-buffering")
     };
-    CompressionLayer::new().compress_when(
-        SizeAbove::new(1024)
-            .and(NotForContentType::IMAGES)
-            .and(NotForContentType::const_new("application/octet-stream"))
-            .and(NotForContentType::const_new("application/connect+"))
-            .and(whole),
-    )
+    let worth = SizeAbove::new(1024)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::const_new("application/octet-stream"))
+        .and(NotForContentType::const_new("application/connect+"))
+        .and(whole);
+    tower::service_fn(move |request: Request<Body>| {
+        let accepted = request.headers().get_all(header::ACCEPT_ENCODING).iter();
+        let accepted: HeaderMap = accepted.map(|value| (header::ACCEPT_ENCODING, value.clone())).collect();
+        let (answer, worth) = (inner.call(request), worth.clone());
+        async move {
+            let mut response = answer.await?;
+            // The layer makes room for an encoder in every body. Most answers are small and do without.
+            if !worth.should_compress(&response) {
+                return Ok(response);
+            }
+            let answered = tower::service_fn(move |_| ready(Ok(std::mem::take(&mut response))));
+            let mut compressing = CompressionLayer::new().compress_when(worth).layer(answered);
+            let mut request = Request::new(());
+            *request.headers_mut() = accepted;
+            compressing.call(request).await.map(|response| response.map(Body::new))
+        }
+    })
 }
 
 /// Runs an open WebSocket, whose log lines are those of its request. Its connection keeps its place at the listener.
