@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::schema::{Schemas, reference};
 use super::types::Form;
+use crate::event::ENDS;
 use crate::route::rule::Rule;
 use crate::route::template::Template;
 
@@ -114,7 +115,7 @@ pub(super) fn answer(schemas: &mut Schemas, method: &MethodDescriptor, rule: &Ru
     }
 }
 
-/// The ways to stream. OpenAPI 3.1 has no word for the items of a stream; tools take the schema for that of an item.
+/// The ways to stream. An array whose call fails breaks off. OpenAPI 3.1 has no word for the items of a stream; tools take the schema for that of an item.
 fn streams(method: &MethodDescriptor, schema: Value) -> Value {
     json!({
         "text/event-stream": { "schema": event(method, &schema) },
@@ -125,7 +126,7 @@ fn streams(method: &MethodDescriptor, schema: Value) -> Value {
                 reference("Error"),
             ],
         } },
-        "application/json": { "schema": { "type": "array", "items": { "anyOf": [schema, reference("Error")] } } },
+        "application/json": { "schema": { "type": "array", "items": schema } },
     })
 }
 
@@ -142,7 +143,7 @@ fn event(method: &MethodDescriptor, schema: &Value) -> Value {
     if !cases.is_empty() {
         message["event"] = json!({ "enum": cases });
     }
-    let not_an_end = json!({ "properties": { "event": { "enum": ["end", "error"] } }, "required": ["event"] });
+    let not_an_end = json!({ "properties": { "event": { "enum": ENDS } }, "required": ["event"] });
     json!({
         "description": "A server-sent event (WHATWG HTML, section 9.2). Its data is the JSON of one message; \
             `end` or `error` comes last.",
@@ -154,12 +155,14 @@ fn event(method: &MethodDescriptor, schema: &Value) -> Value {
     })
 }
 
-/// What `event:` may be: the members of the response's only oneof.
+/// What `event:` may be: the members of the response's only oneof, unless they could be taken for the end of a stream.
 fn cases(method: &MethodDescriptor) -> Vec<String> {
     let output = method.output();
     let mut oneofs = output.oneofs().filter(|o| !o.is_synthetic());
     match (oneofs.next(), oneofs.next()) {
-        (Some(one), None) => one.fields().map(|f| f.json_name().to_owned()).collect(),
+        (Some(one), None) if one.fields().all(|f| !ENDS.contains(&f.json_name())) => {
+            one.fields().map(|f| f.json_name().to_owned()).collect()
+        }
         _ => Vec::new(),
     }
 }

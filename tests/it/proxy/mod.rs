@@ -114,7 +114,10 @@ async fn without_a_default_only_the_named_services_are_served() {
     let refused = gateway.call("/shop.v1.Shop/Get", text("a")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     let (_, document) = gateway.get("/openapi.json").await;
-    assert_eq!(document["paths"].as_object().unwrap().keys().collect::<Vec<_>>(), ["/v1/billing/{text}"]);
+    assert_eq!(
+        document["paths"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["/v1/billing/{text}", "/v1/shop/{text}"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +128,9 @@ async fn services_that_are_not_listed_are_reached_in_no_protocol() {
     let gateway = gateway(config).await;
     assert_eq!(gateway.get("/v1/shop/a").await.0, StatusCode::OK);
     assert_eq!(gateway.get("/v1/billing/a").await.0, StatusCode::NOT_FOUND);
+    let (_, document) = gateway.get("/openapi.json").await;
+    assert_eq!(document["tags"].as_array().unwrap().len(), 1, "{document}");
+    assert!(!document.to_string().contains("Billing"), "{document}");
     for method in ["/shop.v1.Billing/Get", "/grpc.health.v1.Health/Check"] {
         assert_eq!(gateway.call(method, text("a")).await.unwrap_err().code(), Code::Unimplemented);
     }
