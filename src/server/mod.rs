@@ -25,6 +25,7 @@ use tonic::service::Routes;
 use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
+use crate::domains::roles::Roles;
 use crate::gate::Gate;
 use crate::kernel::app::{self, App};
 use crate::kernel::clock::Clock;
@@ -55,11 +56,12 @@ impl Server {
         let app = app::start(config, clock, CancellationToken::new())?;
         let keys = Arc::new(Keys::new(&app.config.auth)?);
         let sessions = Sessions::start(app.clone(), Arc::clone(&keys)).await;
+        let roles = Roles::start(app.clone()).await?;
 
         let (health, health_service) = health::Health::start(&app);
         let services = services(&app, &keys, &sessions)?.add_service(health_service);
         let services = if app.config.server.reflection { reflection(services)? } else { services };
-        let gate = Gate::new(services.prepare(), app.clone(), sessions);
+        let gate = Gate::new(services.prepare(), app.clone(), sessions, roles);
         let http = dispatch::http(&app, gate, &keys, health)?;
         let edge = edge::Edge::new(http, Arc::clone(&app.metrics), app.config.server.trusted_proxies)?;
 
