@@ -14,7 +14,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use crate::kernel::policy::{self, BUILT_IN, PERMISSIONS};
+use crate::kernel::policy::{self, BUILT_IN, PERMISSIONS, Permission};
 use crate::proto::rialto::policy::v1::Role;
 
 /// For which objects a grant holds.
@@ -59,11 +59,11 @@ fn includes(pattern: &str, other: &str) -> bool {
     pattern == other || pattern.strip_suffix('*').is_some_and(|prefix| other.starts_with(prefix))
 }
 
-/// Whether `pattern` names a permission of the catalogue, or some of them.
-pub fn is_known(pattern: &str) -> bool {
+/// The permissions of the catalogue that a pattern names; none if it is not of one of the three forms.
+pub fn named(pattern: &str) -> impl Iterator<Item = &'static Permission> {
     // A star stands for all actions of a resource, or for everything, and for nothing less.
-    let stars = pattern.strip_suffix(":*").unwrap_or(pattern).contains('*');
-    (pattern == "*" || !stars) && PERMISSIONS.iter().any(|permission| includes(pattern, permission.name))
+    let well_formed = pattern == "*" || !pattern.strip_suffix(":*").unwrap_or(pattern).contains('*');
+    PERMISSIONS.iter().filter(move |permission| well_formed && includes(pattern, permission.name))
 }
 
 /// For which objects a permission is held: some at least.
@@ -111,7 +111,7 @@ impl Scope {
         self.none_of.iter().map(&holds).fold(allowed, |allowed, denied| Box::new(allowed.and(not(denied))))
     }
 
-    fn resolve(permission: &policy::Permission, grants: &[Grant]) -> Option<Self> {
+    fn resolve(permission: &Permission, grants: &[Grant]) -> Option<Self> {
         let (mut all, mut any_of, mut none_of) = (false, Vec::new(), Vec::new());
         for grant in grants.iter().filter(|grant| includes(&grant.permission, permission.name)) {
             match (&grant.condition, grant.deny) {
@@ -239,7 +239,7 @@ mod tests {
             let abilities = Abilities::new(vec![grant(pattern)]);
             let permissions = ["conversations:read", "conversations:create", "messages:send"];
             assert_eq!(permissions.map(|permission| abilities.scope(permission).is_some()), holds, "{pattern}");
-            assert!(is_known(pattern) && abilities.scope("unheard:of").is_none());
+            assert!(named(pattern).count() > 0 && abilities.scope("unheard:of").is_none());
         }
         for unknown in [
             "",
@@ -254,7 +254,7 @@ mod tests {
             "**",
             "a:b",
         ] {
-            assert!(!is_known(unknown), "{unknown}");
+            assert_eq!(named(unknown).count(), 0, "{unknown}");
         }
     }
 

@@ -34,9 +34,13 @@ impl Caller {
     /// For which objects the caller holds a permission; an error if for none. A method whose permission names the fields of
     /// conditions in the contract puts this into its query ([`Scope::predicate`]).
     pub fn scope(&self, permission: &str) -> Result<&Scope, Error> {
-        let lacking = || Error::new(Reason::InsufficientPermissions, format!("this needs the permission {permission}"));
-        self.abilities.scope(permission).ok_or_else(lacking)
+        self.abilities.scope(permission).ok_or_else(|| lacking(permission))
     }
+}
+
+/// The refusal of a caller who does not hold a permission.
+pub fn lacking(permission: &str) -> Error {
+    Error::new(Reason::InsufficientPermissions, format!("this needs the permission {permission}"))
 }
 
 /// Put into the response by a public method that found out whose account it is about; for the audit log.

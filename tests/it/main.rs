@@ -14,5 +14,6 @@ mod live;
 mod messaging;
 mod nodes;
 mod proxy;
+mod roles;
 mod web;
 mod websocket;

@@ -6,8 +6,15 @@
 //!
 //! Others may call: [`Roles`] (the gate).
 
+mod casl;
+mod change;
 mod directory;
 mod graph;
 mod model;
+mod service;
+mod wire;
+
+pub mod jobs;
 
 pub use directory::Roles;
+pub use service::RoleService;
