@@ -1,3 +1,5 @@
+DROP TRIGGER count_role_change ON accounts;
+DROP FUNCTION count_role_change;
 DROP TRIGGER keep_an_administrator_deleted ON accounts;
 DROP TRIGGER keep_an_administrator_updated ON accounts;
 DROP FUNCTION keep_an_administrator;

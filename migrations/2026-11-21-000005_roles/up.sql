@@ -69,6 +69,17 @@ CREATE INDEX account_roles_role_id ON account_roles (role_id);
 CREATE INDEX account_roles_assigned_by ON account_roles (assigned_by);
 CREATE INDEX account_roles_expires_at ON account_roles (expires_at);
 
+-- Nodes remember the built-in role of an account too, whoever changes it.
+CREATE FUNCTION count_role_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE roles_version SET version = version + 1;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER count_role_change AFTER UPDATE OF role ON accounts FOR EACH ROW
+    WHEN (OLD.role <> NEW.role)
+    EXECUTE FUNCTION count_role_change();
+
 -- There is always an active administrator, once there was one, whoever changes accounts: the lock makes two
 -- administrators who demote each other come one after the other, and the query sees what the first has left.
 CREATE FUNCTION keep_an_administrator() RETURNS trigger LANGUAGE plpgsql AS $$

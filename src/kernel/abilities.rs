@@ -310,7 +310,7 @@ mod tests {
     fn a_permission_is_held_by_the_built_in_roles_that_the_contract_names_and_by_administrators() {
         let held = |permission: &str| BUILT_IN.map(|(role, _)| Abilities::built_in(role).scope(permission).is_some());
         assert_eq!(held("messages:send"), [true; 4]);
-        assert_eq!(held("sessions:revoke"), [false, true, false, false]);
+        assert_eq!(held("sessions:revoke"), [false, false, false, true]);
         assert_eq!(held("unheard:of"), [false; 4]);
         assert!(Abilities::built_in(Role::Unspecified).scope("messages:send").is_none());
     }

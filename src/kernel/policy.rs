@@ -69,9 +69,9 @@ impl Permission {
     }
 }
 
-/// Every built-in role, in the order of their numbers, with its name in the database.
+/// Every built-in role, with its name in the database.
 pub const BUILT_IN: [(Role, &str); 4] =
-    [(Role::User, "user"), (Role::Admin, "admin"), (Role::Moderator, "moderator"), (Role::Support, "support")];
+    [(Role::User, "user"), (Role::Moderator, "moderator"), (Role::Support, "support"), (Role::Admin, "admin")];
 
 /// The name of a built-in role.
 pub fn role_name(role: Role) -> &'static str {

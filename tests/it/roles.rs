@@ -532,6 +532,13 @@ async fn a_stream_ends_when_what_its_caller_may_do_changes() {
     assert_eq!(ended.code(), Code::Unavailable);
     bob.get(&two, &format!("/v1/conversations/{id}")).await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
     assert!(soon(by_admin.message()).await.unwrap().is_some());
+
+    // Also when somebody changed the account by hand.
+    let by_hand = format!("UPDATE accounts SET role = 'admin' WHERE id = '{}'", bob.id);
+    world.database().await.batch_execute(&by_hand).await.unwrap();
+    let demote = format!("UPDATE accounts SET role = 'user' WHERE id = '{}'", admin.id);
+    world.database().await.batch_execute(&demote).await.unwrap();
+    assert_eq!(soon(by_admin.message()).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::change::{Change, require_custom, require_etag};
 use super::directory::Roles;
 use super::graph::{built_in, built_in_id};
-use super::model::{Assignment, Contents, Role, Visible};
+use super::model::{self, Assignment, Contents, Role, Visible};
 use super::{casl, wire as roles_wire};
 use crate::domains::auth::{self, Sessions};
 use crate::kernel::abilities::Abilities;
@@ -174,7 +174,8 @@ impl RoleService {
                 // The one that the account loses.
                 change.require_roles(&[built_in_id(current)])?;
                 auth::set_role(conn, account_id, new, change.now).await?;
-                return Ok((change.version, roles_wire::built_in_assignment(account_id, new)));
+                // A trigger has counted this change of the account too.
+                return Ok((model::version(conn).await?, roles_wire::built_in_assignment(account_id, new)));
             }
             let others = Assignment::of(conn, account_id).await?;
             let others = others.iter().filter(|other| other.role_id != role_id && other.is_live(change.now));
@@ -196,7 +197,7 @@ impl RoleService {
         let account_id = wire::id("account_id", &request.account_id)?;
         let role_id = wire::id("role_id", &request.role_id)?;
         let mut conn = self.app.db.get().await?;
-        let change = conn.transaction(async |conn| {
+        let changed = conn.transaction(async |conn| {
             let change = Change::begin(conn, &self.app, caller).await?;
             Role::find(conn, role_id, change.visible("roles:assign")?).await?;
             change.require_roles(&[role_id])?;
@@ -213,9 +214,9 @@ impl RoleService {
                 }
                 None => Assignment::delete(conn, account_id, role_id).await?,
             };
-            if has { Ok(change) } else { Err(Error::not_found("assignment")) }
+            if has { model::version(conn).await } else { Err(Error::not_found("assignment")) }
         });
-        let version = change.await?.version;
+        let version = changed.await?;
         drop(conn);
         self.tell(version, account_id, role_id).await;
         Ok(())
