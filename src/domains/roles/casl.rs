@@ -11,13 +11,15 @@ use uuid::Uuid;
 use crate::kernel::abilities::{Abilities, Condition};
 use crate::kernel::policy::{PERMISSIONS, Permission};
 
+/// Whether a rule denies, its subject, and the field that it compares, with what. Denials sort last.
+type Key = (bool, &'static str, Option<(&'static str, String)>);
+
 /// The rules of an account.
 pub fn pack(abilities: &Abilities, account_id: Uuid) -> Vec<ListValue> {
     if abilities.is_everything() {
         return vec![list([text("manage"), text("all")])];
     }
-    // By whether they deny, subject, and the field and value that they compare.
-    let mut rules: BTreeMap<(bool, &str, Option<(&str, String)>), Vec<&str>> = BTreeMap::new();
+    let mut rules: BTreeMap<Key, Vec<&str>> = BTreeMap::new();
     for permission in PERMISSIONS {
         let Some(scope) = abilities.scope(permission.name) else { continue };
         let (subject, action) = permission.parts();
@@ -30,7 +32,7 @@ pub fn pack(abilities: &Abilities, account_id: Uuid) -> Vec<ListValue> {
             rules.entry((true, subject, condition)).or_default().push(action);
         }
     }
-    let rule = |((inverted, subject, condition), actions): ((bool, &str, Option<(&str, String)>), Vec<&str>)| {
+    let rule = |((inverted, subject, condition), actions): (Key, Vec<&str>)| {
         let mut parts = vec![text(&actions.join(",")), text(subject)];
         if let Some((field, value)) = condition {
             let fields = BTreeMap::from([(field.to_owned(), text(&value))]);

@@ -81,7 +81,7 @@ impl RoleService {
         let id = wire::id("role_id", &request.role_id)?;
         let new = request.role.unwrap_or_default();
         let mask = mask(request.update_mask)?;
-        let masked = |field: &str| mask.is_empty() || mask.iter().any(|path| path == field);
+        let masked = |field: &str| mask.as_ref().is_none_or(|mask| mask.iter().any(|path| path == field));
         let grants = roles_wire::grants("role.grants", new.grants)?;
         let parents = roles_wire::parents("role.parent_ids", &new.parent_ids)?;
 
@@ -254,14 +254,11 @@ impl RoleService {
         Ok(visible.iter().map(assignment).collect())
     }
 
-    async fn check(&self, caller: &Caller, account_id: &str) -> Result<Arc<Abilities>, Error> {
-        if account_id.is_empty() {
+    async fn check(&self, caller: &Caller, account_id: Option<&str>) -> Result<Arc<Abilities>, Error> {
+        let account_id = account_id.map(|id| wire::id("account_id", id)).transpose()?;
+        let Some(account_id) = account_id.filter(|id| *id != caller.account_id) else {
             return Ok(Arc::clone(&caller.abilities));
-        }
-        let account_id = wire::id("account_id", account_id)?;
-        if account_id == caller.account_id {
-            return Ok(Arc::clone(&caller.abilities));
-        }
+        };
         // Abilities are made of roles that somebody else may have created: `own` does not go so far.
         if !caller.scope("roles:read")?.is_all() {
             return Err(lacking("roles:read"));
@@ -281,23 +278,13 @@ fn readable(caller: &Caller) -> Result<Visible<'_>, Error> {
 
 /// The fields that a mask names. What the server sets may be named too, and is not changed: a client that sends a role
 /// back as it got it means no harm.
-fn mask(mask: Option<prost_types::FieldMask>) -> Result<Vec<String>, Error> {
-    const FIELDS: [&str; 10] = [
-        "name",
-        "description",
-        "grants",
-        "parent_ids",
-        "id",
-        "built_in",
-        "created_by",
-        "created_at",
-        "updated_at",
-        "etag",
-    ];
-    let paths = mask.unwrap_or_default().paths;
-    match paths.iter().find(|path| !FIELDS.contains(&path.as_str())) {
+fn mask(mask: Option<prost_types::FieldMask>) -> Result<Option<Vec<String>>, Error> {
+    const OURS: [&str; 4] = ["name", "description", "grants", "parent_ids"];
+    const SERVERS: [&str; 6] = ["id", "built_in", "created_by", "created_at", "updated_at", "etag"];
+    let unknown = |path: &&String| !OURS.contains(&path.as_str()) && !SERVERS.contains(&path.as_str());
+    match mask.as_ref().and_then(|mask| mask.paths.iter().find(unknown)) {
         Some(unknown) => Err(Error::invalid_field("update_mask", format!("{unknown:?} is no field of a role"))),
-        None => Ok(paths),
+        None => Ok(mask.map(|mask| mask.paths)),
     }
 }
 
@@ -378,7 +365,7 @@ impl Contract for RoleService {
     ) -> Result<Response<CheckPermissionsResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
-        let abilities = self.check(&caller, &request.account_id).await?;
+        let abilities = self.check(&caller, request.account_id.as_deref()).await?;
         let checks = roles_wire::checks(&abilities, request.permissions);
         Ok(Response::new(CheckPermissionsResponse { checks }))
     }

@@ -1,10 +1,9 @@
 //! Roles: what they grant, who may hand them out, and that changes hold everywhere at once.
 
-use std::time::Duration;
+mod everywhere;
+mod handing_out;
 
-use diesel_async::SimpleAsyncConnection;
 use reqwest::Method;
-use rialto::dev::services::PrivateRedis;
 use rialto::proto::rialto::messaging::v1::{ListConversationsRequest, ListMessagesRequest};
 use rialto::proto::rialto::policy::v1::Condition;
 use rialto::proto::rialto::roles::v1::{
@@ -14,8 +13,7 @@ use rialto::proto::rialto::roles::v1::{
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::harness::{Events, Node, User, World, eventually, refusal, soon};
-use crate::live::subscribe;
+use crate::harness::{Node, User, World, refusal};
 
 const ADMIN: &str = "00000000-0000-7000-8000-000000000002";
 const USER: &str = "00000000-0000-7000-8000-000000000001";
@@ -75,7 +73,7 @@ impl User {
     }
 
     async fn may(&self, node: &Node, permission: &str) -> bool {
-        let request = CheckPermissionsRequest { permissions: vec![permission.into()], account_id: String::new() };
+        let request = CheckPermissionsRequest { permissions: vec![permission.into()], account_id: None };
         self.roles(node).check_permissions(request).await.unwrap().into_inner().checks[0].allowed
     }
 }
@@ -161,6 +159,12 @@ async fn roles_are_made_changed_assigned_and_checked_over_rest() {
     let patch = json!({ "description": "Ends sessions.", "etag": role["etag"] });
     let patched = node.rest(Method::PATCH, &path, Some(&admin.token), Some(patch)).await.ok();
     assert_eq!((patched["name"].as_str(), patched["description"].as_str()), (Some("Security"), Some("Ends sessions.")));
+    // A PATCH that names nothing changes nothing.
+    for nothing in [json!({}), Value::Null] {
+        let same = node.rest(Method::PATCH, &path, Some(&admin.token), Some(nothing)).await.ok();
+        assert_eq!((&same["name"], &same["grants"]), (&patched["name"], &patched["grants"]));
+    }
+    let patched = admin.get(&node, &path).await.ok();
     // As it was read, with one change; PUT sets everything.
     let mut whole = patched.clone();
     whole["description"] = json!("");
@@ -257,32 +261,6 @@ async fn grants_are_inherited_and_a_denial_wins_but_not_over_administrators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn inheritance_makes_no_cycle_also_when_two_edits_meet() {
-    let world = World::new().await;
-    let (one, two) = (world.node().await, world.node().await);
-    let admin = world.administrator(&one, "admin").await;
-    let role = async |name: String, parents: &[&str]| admin.new_role(&one, &name, &[], parents).await.unwrap();
-    let (a, b, c) = (role("a".into(), &[]).await, role("b".into(), &[]).await, role("c".into(), &[]).await);
-    let inherit = |node, child: &Role, parent: &Role| {
-        let (admin, change) = (admin.clone(), Role { parent_ids: vec![parent.id.clone()], ..child.clone() });
-        async move { admin.update_role(node, Role { etag: String::new(), ..change }, &["parent_ids"]).await }
-    };
-    inherit(&one, &a, &b).await.unwrap();
-    inherit(&two, &b, &c).await.unwrap();
-    for child in [&c, &b] {
-        assert_eq!(refusal(inherit(&one, child, &a).await), (Code::FailedPrecondition, "ROLE_CYCLE".into()));
-    }
-    assert_eq!(refusal(inherit(&two, &a, &a).await).1, "ROLE_CYCLE");
-    for round in 0..10 {
-        let (x, y) = (role(format!("x{round}"), &[]).await, role(format!("y{round}"), &[]).await);
-        let (left, right) = tokio::join!(inherit(&one, &x, &y), inherit(&two, &y, &x));
-        let refused = if left.is_ok() { right } else { left };
-        assert_eq!(refusal(refused), (Code::FailedPrecondition, "ROLE_CYCLE".into()));
-    }
-    assert_eq!(world.count("role_parents").await, 12);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn conditions_are_part_of_the_query() {
     let world = World::new().await;
     let node = world.node().await;
@@ -334,229 +312,6 @@ async fn conditions_are_part_of_the_query() {
     let of_admin = ListAccountRolesRequest { account_id: admin.id.clone() };
     let of_admin = bob.roles(&node).list_account_roles(of_admin).await.unwrap().into_inner().assignments;
     assert_eq!(of_admin.iter().map(|one| &one.role_id).collect::<Vec<_>>(), [&mine.id]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_hands_out_what_they_do_not_hold() {
-    let world = World::new().await;
-    let node = world.node().await;
-    let (admin, bob, eve) = (world.administrator(&node, "admin").await, node.user("bob").await, node.user("eve").await);
-    let grants = [allow("roles:*"), own(allow("conversations:read"))];
-    let manager = admin.role(&node, "manager", &grants).await;
-    let security = admin.role(&node, "security", &[allow("sessions:revoke")]).await;
-    let muted = admin.role(&node, "muted", &[deny("messages:send")]).await;
-    let exiled = admin.role(&node, "exiled", &[deny("sessions:revoke")]).await;
-    admin.assign(&node, &bob, &manager).await.unwrap();
-    admin.assign(&node, &eve, &exiled).await.unwrap();
-
-    for beyond in ["*", "sessions:revoke", "sessions:*", "conversations:*", "messages:*"] {
-        for grant in [allow(beyond), deny(beyond)] {
-            not_held(bob.new_role(&node, "more", &[grant], &[]).await);
-        }
-        let body = json!({ "name": "more", "grants": [{ "permission": beyond }] });
-        bob.post(&node, "/v1/roles", body).await.refused(403, "GRANT_NOT_HELD", 1005);
-    }
-    not_held(bob.new_role(&node, "by a parent", &[], &[&security]).await);
-    not_held(bob.new_role(&node, "by a parent", &[], &[ADMIN]).await);
-    for (account, role) in [(&bob, ADMIN), (&eve, ADMIN), (&bob, security.as_str())] {
-        not_held(bob.assign(&node, account, role).await);
-    }
-    // Taking a denial back gives as much as a grant; and an administrator is not made a user by somebody who is less.
-    not_held(bob.unassign(&node, &eve, &exiled).await);
-    not_held(bob.roles(&node).delete_role(DeleteRoleRequest { role_id: exiled, etag: String::new() }).await);
-    not_held(bob.unassign(&node, &admin, ADMIN).await);
-    not_held(bob.assign(&node, &admin, USER).await);
-    // Neither a role that grants more, nor one's own made more.
-    let more = Role { id: security.clone(), grants: vec![], ..Role::default() };
-    not_held(bob.update_role(&node, more, &["grants"]).await);
-    let mine = bob.new_role(&node, "mine", &[own(allow("conversations:read"))], &[USER]).await.unwrap();
-    let wider = Role { grants: vec![allow("sessions:revoke")], ..mine.clone() };
-    not_held(bob.update_role(&node, wider, &["grants"]).await);
-    let heir = Role { parent_ids: vec![ADMIN.into()], ..mine.clone() };
-    not_held(bob.update_role(&node, heir, &["parent_ids"]).await);
-    assert!(!bob.may(&node, "sessions:revoke").await && !eve.may(&node, "roles:assign").await);
-    assert_eq!(world.count("accounts WHERE role = 'admin'").await, 1);
-
-    // What he holds, he hands on.
-    bob.assign(&node, &eve, &mine.id).await.unwrap();
-    bob.assign(&node, &eve, &muted).await.unwrap();
-    bob.assign(&node, &eve, &manager).await.unwrap();
-    assert!(eve.may(&node, "roles:assign").await && !eve.may(&node, "messages:send").await);
-    // She is denied what the role denies, and so can't hand it on or take it from herself.
-    not_held(eve.unassign(&node, &eve, &muted).await);
-    assert_eq!(refusal(eve.assign(&node, &bob, &uuid::Uuid::nil().to_string()).await).0, Code::NotFound);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_caller_lost_meanwhile_is_not_handed_out() {
-    let world = World::new().await;
-    let node = world.node().await;
-    let (admin, bob) = (world.administrator(&node, "admin").await, node.user("bob").await);
-    let manager = admin.role(&node, "manager", &[allow("roles:*")]).await;
-    admin.assign(&node, &bob, &manager).await.unwrap();
-    assert!(bob.may(&node, "roles:create").await);
-    // Behind the node's back, so that its gate still lets him in.
-    world.database().await.batch_execute("DELETE FROM account_roles").await.unwrap();
-    let refused = refusal(bob.new_role(&node, "too late", &[], &[]).await);
-    assert_eq!(refused, (Code::PermissionDenied, "INSUFFICIENT_PERMISSIONS".into()));
-    assert_eq!(world.count("roles").await, 5);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_administrator_stays_also_when_two_demote_each_other() {
-    let world = World::new().await;
-    let (one, two) = (world.node().await, world.node().await);
-    let (ann, bob) = (world.administrator(&one, "ann").await, world.administrator(&two, "bob").await);
-    for _ in 0..5 {
-        let (left, right) = tokio::join!(ann.unassign(&one, &bob, ADMIN), bob.assign(&two, &ann, MODERATOR));
-        assert_eq!(u8::from(left.is_ok()) + u8::from(right.is_ok()), 1, "{left:?} {right:?}");
-        let (last, lost, at) = if left.is_ok() { (&ann, &bob, &one) } else { (&bob, &ann, &two) };
-        for refused in [last.unassign(at, last, ADMIN).await, last.assign(at, last, USER).await] {
-            assert_eq!(refusal(refused), (Code::FailedPrecondition, "LAST_ADMINISTRATOR".into()));
-        }
-        last.assign(at, lost, ADMIN).await.unwrap();
-        for (node, user) in [(&one, &ann), (&two, &bob)] {
-            eventually(async || user.get(node, "/v1/roles").await.status == 200).await;
-        }
-    }
-    // Whatever changes accounts: the database keeps one, also from a statement that would take all.
-    let mut database = world.database().await;
-    for all in [
-        "UPDATE accounts SET state = 'suspended'",
-        "UPDATE accounts SET role = 'user'",
-        "UPDATE accounts SET state = 'deleted' WHERE role = 'admin'",
-        "DELETE FROM accounts",
-    ] {
-        assert!(database.batch_execute(all).await.is_err(), "{all}");
-    }
-    let one_of_two = format!("UPDATE accounts SET state = 'suspended' WHERE id = '{}'", ann.id);
-    database.batch_execute(&one_of_two).await.unwrap();
-    assert!(database.batch_execute("UPDATE accounts SET state = 'suspended' WHERE role = 'admin'").await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_on_one_node_holds_on_the_other() {
-    let world = World::new().await;
-    let (one, two) = (world.node().await, world.node().await);
-    let (admin, bob) = (world.administrator(&one, "admin").await, one.user("bob").await);
-    let role = admin.role(&one, "security", &[allow("sessions:revoke")]).await;
-    assert!(!bob.may(&two, "sessions:revoke").await);
-    admin.assign(&one, &bob, &role).await.unwrap();
-    eventually(async || bob.may(&two, "sessions:revoke").await).await;
-    // The role changes, for everybody who has it.
-    let nothing = Role { id: role.clone(), ..Role::default() };
-    admin.update_role(&one, nothing, &["grants"]).await.unwrap();
-    assert!(!bob.may(&one, "sessions:revoke").await);
-    eventually(async || !bob.may(&two, "sessions:revoke").await).await;
-    let again = Role { id: role.clone(), grants: vec![allow("sessions:revoke")], ..Role::default() };
-    admin.update_role(&two, again, &["grants"]).await.unwrap();
-    eventually(async || bob.may(&one, "sessions:revoke").await).await;
-    admin.unassign(&two, &bob, &role).await.unwrap();
-    assert!(!bob.may(&two, "sessions:revoke").await);
-    eventually(async || !bob.may(&one, "sessions:revoke").await).await;
-    // Built-in ones too.
-    admin.assign(&one, &bob, ADMIN).await.unwrap();
-    eventually(async || bob.may(&two, "roles:delete").await).await;
-    admin.unassign(&two, &bob, ADMIN).await.unwrap();
-    eventually(async || !bob.may(&one, "roles:delete").await).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_redis_a_change_still_holds_on_the_other_node() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut redis = PrivateRedis::start(folder.path()).unwrap();
-    let world = World::on(&std::env::var("RIALTO_DATABASE__URL").unwrap(), redis.url()).await;
-    let (one, two) = (world.node().await, world.node().await);
-    let (admin, bob) = (world.administrator(&one, "admin").await, one.user("bob").await);
-    let role = admin.role(&one, "security", &[allow("sessions:revoke")]).await;
-    admin.assign(&one, &bob, &role).await.unwrap();
-    eventually(async || bob.may(&two, "sessions:revoke").await).await;
-    redis.kill();
-    for node in [&one, &two] {
-        eventually(async || !node.server.app.bus.is_up()).await;
-    }
-    admin.unassign(&one, &bob, &role).await.unwrap();
-    eventually(async || !bob.may(&two, "sessions:revoke").await).await;
-    admin.assign(&two, &bob, ADMIN).await.unwrap();
-    eventually(async || bob.may(&one, "roles:delete").await).await;
-    redis.start_again().unwrap();
-    for node in [&one, &two] {
-        eventually(async || node.server.app.bus.is_up()).await;
-    }
-    admin.unassign(&one, &bob, ADMIN).await.unwrap();
-    eventually(async || !bob.may(&two, "roles:delete").await).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_assignment_ends_on_time() {
-    let world = World::new().await;
-    let (one, two) = (world.node().await, world.node().await);
-    let (admin, bob) = (world.administrator(&one, "admin").await, one.user("bob").await);
-    let role = admin.role(&one, "security", &[allow("sessions:revoke")]).await;
-    let until = world.clock.now() + Duration::from_secs(60);
-    let expires_at = Some(prost_types::Timestamp { seconds: until.timestamp(), nanos: 0 });
-    let request = AssignRoleRequest { account_id: bob.id.clone(), role_id: role.clone(), expires_at };
-    admin.roles(&one).assign_role(request).await.unwrap();
-    let id = bob.conversation(&one, &[&admin]).await;
-    let mut watching = Events::open(&one, &bob, &id, "", None).await;
-    for node in [&one, &two] {
-        eventually(async || bob.may(node, "sessions:revoke").await).await;
-    }
-    world.clock.advance(Duration::from_secs(61));
-    for node in [&one, &two] {
-        assert!(!bob.may(node, "sessions:revoke").await);
-    }
-    // What was begun with more than that ends.
-    assert_eq!(soon(watching.next()).await.unwrap().data["error"]["reason"], "SERVICE_UNAVAILABLE");
-    let listed = admin.get(&two, &format!("/v1/accounts/{}/roles", bob.id)).await.ok();
-    assert_eq!(listed["assignments"].as_array().unwrap().len(), 1);
-    // Nobody who had it hands it on.
-    assert_eq!(rialto::domains::roles::jobs::delete_expired_assignments(&one.server.app).await.unwrap(), 1);
-    assert_eq!(world.count("account_roles").await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_when_what_its_caller_may_do_changes() {
-    let world = World::new().await;
-    let (one, two) = (world.node().await, world.node().await);
-    let (admin, bob) = (world.administrator(&one, "admin").await, one.user("bob").await);
-    let id = bob.conversation(&one, &[&admin]).await;
-    let mut by_bob = subscribe(&two, &bob, &id, None).await;
-    let mut by_admin = subscribe(&two, &admin, &id, None).await;
-    let role = admin.role(&one, "blind", &[deny("conversations:read")]).await;
-    // A role that nobody has yet changes nothing for them.
-    admin.send(&one, &id, "1").await;
-    assert!(soon(by_bob.message()).await.unwrap().is_some());
-    admin.assign(&one, &bob, &role).await.unwrap();
-    let ended = soon(by_bob.message()).await.unwrap_err();
-    assert_eq!(ended.code(), Code::Unavailable);
-    bob.get(&two, &format!("/v1/conversations/{id}")).await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
-    assert!(soon(by_admin.message()).await.unwrap().is_some());
-
-    // Also when somebody changed the account by hand.
-    let by_hand = format!("UPDATE accounts SET role = 'admin' WHERE id = '{}'", bob.id);
-    world.database().await.batch_execute(&by_hand).await.unwrap();
-    let demote = format!("UPDATE accounts SET role = 'user' WHERE id = '{}'", admin.id);
-    world.database().await.batch_execute(&demote).await.unwrap();
-    assert_eq!(soon(by_admin.message()).await.unwrap_err().code(), Code::Unavailable);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_decision_asks_no_database_while_nothing_changed() {
-    let world = World::new().await;
-    let node = world.node().await;
-    let (admin, bob) = (world.administrator(&node, "admin").await, node.user("bob").await);
-    let role = admin.role(&node, "reader", &[allow("roles:read"), deny("roles:delete")]).await;
-    admin.assign(&node, &bob, &role).await.unwrap();
-    assert!(bob.may(&node, "roles:read").await);
-    let away = "ALTER TABLE account_roles RENAME TO away1; ALTER TABLE role_grants RENAME TO away2; \
-                ALTER TABLE role_parents RENAME TO away3; ALTER TABLE roles RENAME TO away4";
-    world.database().await.batch_execute(away).await.unwrap();
-    for _ in 0..20 {
-        assert!(bob.may(&node, "roles:read").await && !bob.may(&node, "roles:delete").await);
-    }
-    // To see that this would have noticed.
-    assert_eq!(bob.get(&node, "/v1/roles").await.status, 500);
 }
 
 #[tokio::test(flavor = "multi_thread")]
