@@ -23,14 +23,15 @@ pub fn generate(pool: &DescriptorPool) -> Result<String> {
         writeln!(source, "    Rule {{ path: {path:?}, {rule} }},")?;
     }
     source += "];\n\n/// Every permission, sorted by name.\npub static PERMISSIONS: &[Permission] = &[\n";
-    for (name, (description, roles)) in permissions {
-        writeln!(source, "    Permission {{ name: {name:?}, description: {description:?}, roles: &[{roles}] }},")?;
+    for (name, fields) in permissions {
+        writeln!(source, "    Permission {{ name: {name:?}, {fields} }},")?;
     }
     source += "];\n";
     Ok(source)
 }
 
-type Permissions = BTreeMap<String, (String, String)>;
+/// The fields of each `Permission` after its name.
+type Permissions = BTreeMap<String, String>;
 
 fn permissions(pool: &DescriptorPool) -> Result<Permissions> {
     let mut catalogue = Permissions::new();
@@ -43,21 +44,56 @@ fn permissions(pool: &DescriptorPool) -> Result<Permissions> {
                 "{}: permission {name:?} is not of the form resource:action",
                 file.name()
             );
-            let description = text(&permission, "description");
-            ensure!(!description.is_empty(), "{}: permission {name} has no description", file.name());
-            let mut roles = Vec::new();
-            for role in permission.get_field_by_name("roles").context("roles")?.as_list().unwrap_or_default() {
-                roles.push(match role.as_enum_number() {
-                    Some(1) => "Role::User",
-                    Some(2) => "Role::Admin",
-                    _ => bail!("{}: permission {name} names an unknown role", file.name()),
-                });
-            }
-            let before = catalogue.insert(name.clone(), (description, roles.join(", ")));
+            ensure!(
+                !name.starts_with("all:") && !name.ends_with(":manage"),
+                "{}: permission {name:?}: `all` and `manage` stand for everything in the rules that clients read",
+                file.name()
+            );
+            let fields =
+                permission_fields(&permission).with_context(|| format!("{}: permission {name}", file.name()))?;
+            let before = catalogue.insert(name.clone(), fields);
             ensure!(before.is_none(), "{}: permission {name} is declared twice", file.name());
         }
     }
     Ok(catalogue)
+}
+
+fn permission_fields(permission: &DynamicMessage) -> Result<String> {
+    let description = text(permission, "description");
+    ensure!(!description.is_empty(), "it has no description");
+    let (owner_field, member_field) = (text(permission, "owner_field"), text(permission, "member_field"));
+    let mut holders = Vec::new();
+    for role in permission.get_field_by_name("roles").context("roles")?.as_list().unwrap_or_default() {
+        holders.push(format!("({}, None)", role_name(role)?));
+    }
+    let conditional = permission.get_field_by_name("conditional_roles").context("conditional_roles")?;
+    for holder in conditional.as_list().unwrap_or_default().iter().filter_map(Value::as_message) {
+        let role = role_name(holder.get_field_by_name("role").context("role")?.as_ref())?;
+        let condition = holder.get_field_by_name("condition").and_then(|condition| condition.as_enum_number());
+        let condition = match condition {
+            Some(1) if !owner_field.is_empty() => "Own",
+            Some(2) if !member_field.is_empty() => "Member",
+            _ => bail!("a built-in role holds it under a condition that the permission has no field for"),
+        };
+        holders.push(format!("({role}, Some(Condition::{condition}))"));
+    }
+    let attributes = permission.get_field_by_name("attributes").context("attributes")?;
+    let attributes: Vec<_> = attributes.as_list().unwrap_or_default().iter().filter_map(Value::as_str).collect();
+    Ok(format!(
+        "description: {description:?}, holders: &[{}], owner_field: {owner_field:?}, member_field: {member_field:?}, \
+         attributes: &{attributes:?}",
+        holders.join(", ")
+    ))
+}
+
+fn role_name(role: &Value) -> Result<&'static str> {
+    Ok(match role.as_enum_number() {
+        Some(1) => "Role::User",
+        Some(2) => "Role::Admin",
+        Some(3) => "Role::Moderator",
+        Some(4) => "Role::Support",
+        _ => bail!("it names an unknown role"),
+    })
 }
 
 fn file_permissions(pool: &DescriptorPool, file: &FileDescriptor) -> Result<Vec<DynamicMessage>> {

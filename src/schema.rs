@@ -95,9 +95,60 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    roles_version (only_row) {
+        only_row -> Bool,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    roles (id) {
+        id -> Uuid,
+        name -> Text,
+        description -> Text,
+        built_in -> Bool,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    role_grants (role_id, position) {
+        role_id -> Uuid,
+        position -> Integer,
+        permission -> Text,
+        deny -> Bool,
+        condition -> Nullable<Text>,
+        attribute -> Nullable<Text>,
+        value -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    role_parents (role_id, parent_id) {
+        role_id -> Uuid,
+        parent_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    account_roles (account_id, role_id) {
+        account_id -> Uuid,
+        role_id -> Uuid,
+        assigned_by -> Nullable<Uuid>,
+        assigned_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::joinable!(sessions -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
 diesel::joinable!(conversation_members -> conversations (conversation_id));
 diesel::joinable!(messages -> conversations (conversation_id));
 diesel::allow_tables_to_appear_in_same_query!(accounts, sessions, refresh_tokens);
 diesel::allow_tables_to_appear_in_same_query!(conversations, conversation_members, messages);
+diesel::joinable!(account_roles -> roles (role_id));
+diesel::allow_tables_to_appear_in_same_query!(roles, account_roles);

@@ -64,7 +64,7 @@ impl Note {
     /// A note of a call that is about to be made.
     pub fn new(rule: &'static Rule, caller: Option<&Caller>, extensions: &Extensions) -> Self {
         let address = extensions.get::<ClientAddress>().map(|address| address.0.to_string());
-        Self { rule, caller: caller.copied(), address, record: RequestRecord::of(extensions) }
+        Self { rule, caller: caller.cloned(), address, record: RequestRecord::of(extensions) }
     }
 
     /// Writes it, with how the call ended. The call stands even if this fails; the log says so then.
@@ -79,8 +79,8 @@ impl Note {
         let entry = Entry {
             id: app.rng.id(now)?,
             at: now,
-            account_id: self.caller.map(|caller| caller.account_id).or(outcome.account_id),
-            session_id: self.caller.map(|caller| caller.session_id),
+            account_id: self.caller.as_ref().map(|caller| caller.account_id).or(outcome.account_id),
+            session_id: self.caller.as_ref().map(|caller| caller.session_id),
             method: self.rule.path,
             address: self.address.as_deref(),
             request_id: self.record.as_ref().map_or("", |record| &record.id),

@@ -26,6 +26,7 @@ use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 use crate::domains::auth::Sessions;
+use crate::domains::roles::Roles;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason};
@@ -58,12 +59,13 @@ pub struct Gate<S> {
 struct Checks {
     app: App,
     sessions: Arc<Sessions>,
+    roles: Arc<Roles>,
 }
 
 impl<S> Gate<S> {
     /// Puts the gate in front of the services.
-    pub fn new(inner: S, app: App, sessions: Arc<Sessions>) -> Self {
-        Self { inner, checks: Checks { app, sessions } }
+    pub fn new(inner: S, app: App, sessions: Arc<Sessions>, roles: Arc<Roles>) -> Self {
+        Self { inner, checks: Checks { app, sessions, roles } }
     }
 }
 
@@ -104,13 +106,14 @@ where
             let _ = record.account.set(caller.account_id);
         }
         if let (Access::Permission(permission), Some(caller)) = (rule.access, &caller) {
-            policy::require(caller, permission)?;
+            // The rest of it, for which objects, is the method's to put into its query.
+            caller.scope(permission)?;
         }
         let allowance = self.checks.count(rule, caller.as_ref(), &head).await?;
         let deadline = self.checks.deadline(rule, &head.headers)?;
 
-        if let Some(caller) = caller {
-            head.extensions.insert(caller);
+        if let Some(caller) = &caller {
+            head.extensions.insert(caller.clone());
         }
         let request = Request::from_parts(head, body);
         let show_rates = record.is_some_and(|record| !matches!(record.transport, Transport::Grpc | Transport::GrpcWeb));
@@ -177,13 +180,14 @@ where
         // Until so many years from now there is none.
         let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let session = caller.as_ref().map(|caller| self.checks.sessions.stream(caller));
+        let outdated = caller.map(|caller| Arc::clone(&self.checks.roles).outdated(caller));
         let stopping = self.checks.app.stopping.clone();
         let begun = run(self.inner, request);
         let response = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, begun).await.map_err(|_| late())?,
             None => begun.await,
         };
-        Ok(response.map(|body| Body::new(stream::Guarded::new(body, session, stopping, deadline))))
+        Ok(response.map(|body| Body::new(stream::Guarded::new(body, session, outdated, stopping, deadline))))
     }
 }
 
@@ -203,7 +207,10 @@ impl Checks {
         }
         let refused = match bearer(&head.headers) {
             Ok(token) => match self.sessions.authenticate(token).await {
-                Ok(caller) => return Ok(Some(caller)),
+                Ok(mut caller) => {
+                    self.roles.equip(&mut caller).await?;
+                    return Ok(Some(caller));
+                }
                 Err(refused) => refused,
             },
             Err(refused) => refused,

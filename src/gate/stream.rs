@@ -1,4 +1,5 @@
-//! The body of a streamed answer, which ends when the session, the server or the time does.
+//! The body of a streamed answer, which ends when the session, the server or the time does, and when what
+//! the caller may do changes: the handler has begun with what it was.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,8 @@ pin_project! {
         inner: Option<Body>,
         #[pin]
         session: Option<WaitForCancellationFutureOwned>,
+        // Resolves when what the caller may do has changed.
+        outdated: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
         #[pin]
         stopping: WaitForCancellationFutureOwned,
         #[pin]
@@ -37,6 +40,7 @@ impl Guarded {
     pub fn new(
         inner: Body,
         session: Option<(CancellationToken, StreamGuard)>,
+        outdated: Option<impl Future<Output = ()> + Send + 'static>,
         stopping: CancellationToken,
         deadline: Option<Instant>,
     ) -> Self {
@@ -44,6 +48,7 @@ impl Guarded {
         Self {
             inner: Some(inner),
             session: session.map(CancellationToken::cancelled_owned),
+            outdated: outdated.map(|outdated| Box::pin(outdated) as Pin<Box<dyn Future<Output = ()> + Send>>),
             stopping: stopping.cancelled_owned(),
             deadline: deadline.map(tokio::time::sleep_until),
             guard,
@@ -60,6 +65,10 @@ impl HttpBody for Guarded {
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let ended = if this.session.as_pin_mut().is_some_and(|session| session.poll(cx).is_ready()) {
             Some(Error::new(Reason::SessionRevoked, "the session has ended"))
+        } else if this.outdated.as_mut().is_some_and(|outdated| outdated.as_mut().poll(cx).is_ready()) {
+            // Connecting again finds out whether the stream is still allowed, and what of it.
+            let changed = Error::new(Reason::ServiceUnavailable, "what the account may do has changed; connect again");
+            Some(changed.retry_after(Duration::from_secs(1)))
         } else if this.stopping.poll(cx).is_ready() {
             let restarts = Error::new(Reason::ServiceUnavailable, "the server stops; connect again");
             Some(restarts.retry_after(Duration::from_secs(1)))

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use tonic::Extensions;
 use uuid::Uuid;
 
+use crate::kernel::abilities::{Abilities, Scope};
 use crate::kernel::error::{Error, Reason};
 use crate::proto::rialto::policy::v1::Role;
 
-/// The account and session behind a request.
-#[derive(Clone, Copy, Debug)]
+/// The account and session behind a request. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// The account.
     pub account_id: Uuid,
@@ -18,6 +19,8 @@ pub struct Caller {
     pub session_id: Uuid,
     /// The account's built-in role.
     pub role: Role,
+    /// What all of the account's roles let it do.
+    pub abilities: Arc<Abilities>,
     /// The account's token version, which a stream's session is checked against later.
     pub token_version: i32,
 }
@@ -25,8 +28,19 @@ pub struct Caller {
 impl Caller {
     /// The caller of a request whose method is not public. The gate has put it there; without it, nobody gets in.
     pub fn of(extensions: &Extensions) -> Result<Self, Error> {
-        extensions.get::<Self>().copied().ok_or_else(|| Error::new(Reason::Unauthorized, "credentials are needed"))
+        extensions.get::<Self>().cloned().ok_or_else(|| Error::new(Reason::Unauthorized, "credentials are needed"))
     }
+
+    /// For which objects the caller holds a permission; an error if for none. A method whose permission names the fields of
+    /// conditions in the contract puts this into its query ([`Scope::predicate`]).
+    pub fn scope(&self, permission: &str) -> Result<&Scope, Error> {
+        self.abilities.scope(permission).ok_or_else(|| lacking(permission))
+    }
+}
+
+/// The refusal of a caller who does not hold a permission.
+pub fn lacking(permission: &str) -> Error {
+    Error::new(Reason::InsufficientPermissions, format!("this needs the permission {permission}"))
 }
 
 /// Put into the response by a public method that found out whose account it is about; for the audit log.

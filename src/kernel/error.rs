@@ -65,6 +65,12 @@ impl Error {
         Self::new(Reason::ResourceNotFound, format!("there is no such {what}"))
     }
 
+    /// Names the field that the error is about.
+    pub fn at_field(mut self, field: impl Into<String>) -> Self {
+        self.violations = vec![Violation { field: field.into(), description: self.message.to_string() }];
+        self
+    }
+
     /// Adds when to come back.
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
@@ -130,6 +136,12 @@ impl From<diesel::result::Error> for Error {
             }
             Diesel::DatabaseError(Kind::UniqueViolation, _) => {
                 (Reason::ResourceConflict, "somebody else made the same change at the same time")
+            }
+            // Whichever domain changes accounts: the trigger speaks for all of them.
+            Diesel::DatabaseError(Kind::CheckViolation, info)
+                if info.constraint_name() == Some("accounts_last_administrator") =>
+            {
+                return Self::new(Reason::LastAdministrator, "no active administrator would be left");
             }
             Diesel::DatabaseError(Kind::Unknown, _) => (Reason::QueryFailed, "a query failed"),
             _ => (Reason::DatabaseError, "the database failed"),

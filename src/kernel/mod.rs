@@ -1,5 +1,6 @@
 //! What every domain leans on. Imports no domain.
 
+pub mod abilities;
 pub mod app;
 pub mod bus;
 pub mod caller;

@@ -25,6 +25,7 @@ use tonic::service::Routes;
 use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
+use crate::domains::roles::{RoleService, Roles};
 use crate::gate::Gate;
 use crate::kernel::app::{self, App};
 use crate::kernel::clock::Clock;
@@ -32,6 +33,7 @@ use crate::kernel::config::Config;
 use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
+use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
 
 /// A server that runs.
 pub struct Server {
@@ -55,11 +57,12 @@ impl Server {
         let app = app::start(config, clock, CancellationToken::new())?;
         let keys = Arc::new(Keys::new(&app.config.auth)?);
         let sessions = Sessions::start(app.clone(), Arc::clone(&keys)).await;
+        let roles = Roles::start(app.clone()).await?;
 
         let (health, health_service) = health::Health::start(&app);
-        let services = services(&app, &keys, &sessions)?.add_service(health_service);
+        let services = services(&app, &keys, &sessions, &roles)?.add_service(health_service);
         let services = if app.config.server.reflection { reflection(services)? } else { services };
-        let gate = Gate::new(services.prepare(), app.clone(), sessions);
+        let gate = Gate::new(services.prepare(), app.clone(), sessions, roles);
         let http = dispatch::http(&app, gate, &keys, health)?;
         let edge = edge::Edge::new(http, Arc::clone(&app.metrics), app.config.server.trusted_proxies)?;
 
@@ -100,10 +103,11 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The services of every domain, with their limits.
-fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>) -> anyhow::Result<Routes> {
+fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<Roles>) -> anyhow::Result<Routes> {
     let max = app.config.server.max_message_bytes;
     let auth = AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?;
     let messaging = MessagingService::start(app.clone());
+    let roles = RoleService::new(app.clone(), Arc::clone(roles), Arc::clone(sessions));
     Ok(Routes::default()
         .add_service(
             AuthServiceServer::new(auth)
@@ -114,6 +118,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>) -> anyhow::Re
         )
         .add_service(
             MessagingServiceServer::new(messaging)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            RoleServiceServer::new(roles)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

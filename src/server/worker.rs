@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domains::auth;
+use crate::domains::{auth, roles};
 use crate::gate;
 use crate::kernel::app::App;
 
@@ -15,6 +15,11 @@ pub async fn run(app: App) {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
             Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
+        }
+        match roles::jobs::delete_expired_assignments(&app).await {
+            Ok(0) => {}
+            Ok(assignments) => tracing::info!(assignments, "deleted assignments of roles that have expired"),
+            Err(error) => tracing::warn!(%error, "expired assignments of roles can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(&app).await {
             Ok(0) => {}

@@ -12,6 +12,7 @@ use rialto::kernel::rng::Rng;
 use rialto::kernel::secret::Secret;
 use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use rialto::proto::rialto::roles::v1::role_service_client::RoleServiceClient;
 use rialto::server::Server;
 use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
@@ -77,6 +78,16 @@ impl World {
         let mut link = server.app.bus.link();
         let _ = tokio::time::timeout(Duration::from_secs(5), link.wait_for(|link| link.up)).await;
         Node::new(server)
+    }
+
+    /// A new administrator who has logged in.
+    pub async fn administrator(&self, node: &Node, name: &str) -> User {
+        let email = format!("{name}@example.com");
+        let register = json!({ "email": email, "password": PASSWORD, "display_name": name });
+        let account = node.rest(Method::POST, "/v1/auth/register", None, Some(register)).await.ok();
+        let promote = format!("UPDATE accounts SET role = 'admin' WHERE email = '{email}'");
+        self.database().await.batch_execute(&promote).await.unwrap();
+        node.log_in(&email, account["id"].as_str().unwrap()).await
     }
 
     /// A connection to look at what is stored.
@@ -248,6 +259,10 @@ impl User {
 
     pub fn messaging(&self, node: &Node) -> MessagingServiceClient<Authorized> {
         MessagingServiceClient::with_interceptor(node.channel(), Bearer(self.token.clone()))
+    }
+
+    pub fn roles(&self, node: &Node) -> RoleServiceClient<Authorized> {
+        RoleServiceClient::with_interceptor(node.channel(), Bearer(self.token.clone()))
     }
 
     pub async fn get(&self, node: &Node, path: &str) -> Answer {

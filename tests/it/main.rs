@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod access;
 mod auth;
 mod command;
 mod contract;
@@ -14,5 +15,6 @@ mod live;
 mod messaging;
 mod nodes;
 mod proxy;
+mod roles;
 mod web;
 mod websocket;

@@ -51,7 +51,8 @@ def schemathesis(account: dict | None, seconds: int, *options: str) -> None:
         "RIALTO_ADDRESS": banner["listen"],
         "RIALTO_ACCOUNT": f"{account['email']} {account['password']}" if account else "",
     }
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{banner['rest']}/openapi.json"]
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", here / "schemathesis.toml"]
+    command += ["run", f"{banner['rest']}/openapi.json"]
     # The same cases every time, as far as time allows; nothing is written down.
     command += ["--seed", "7", "--generation-database", "none", "--max-time", str(seconds), "--no-color"]
     command += ["--checks", "all", "--continue-on-failure", "--warnings", "off", *options]

@@ -3,8 +3,8 @@
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
 //! on every node; a refresh token works once; nobody learns whether an e-mail address has an account by trying to log in.
 //!
-//! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts) and
-//! [`seed_accounts`] (demo data).
+//! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts),
+//! [`role_of`], [`set_role`] and [`Sessions::changed`] (roles), and [`seed_accounts`] (demo data).
 
 mod model;
 mod passwords;
@@ -15,6 +15,7 @@ mod wire;
 
 pub mod jobs;
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
@@ -31,6 +32,18 @@ pub use tokens::Keys;
 pub async fn missing_accounts(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<usize>, Error> {
     let known = model::Account::active_ids(conn, ids).await?;
     Ok((0..ids.len()).filter(|index| !known.contains(&ids[*index])).collect())
+}
+
+/// The built-in role of an account, and whether it is active; `None` when there is no such account.
+pub async fn role_of(conn: &mut Conn, id: Uuid) -> Result<Option<(Role, bool)>, Error> {
+    let account = model::Account::by_id(conn, id).await?;
+    Ok(account.map(|account| (account.role(), account.is_active())))
+}
+
+/// Gives an account another built-in role; an error if there is no such account, or if no active administrator would be
+/// left. Tell [`Sessions::changed`] after the commit.
+pub async fn set_role(conn: &mut Conn, id: Uuid, role: Role, now: DateTime<Utc>) -> Result<(), Error> {
+    if model::Account::set_role(conn, id, role, now).await? { Ok(()) } else { Err(Error::not_found("account")) }
 }
 
 /// An account of the demo data.

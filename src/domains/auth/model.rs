@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::policy;
 use crate::proto::rialto::policy::v1::Role;
 use crate::schema::{accounts, refresh_tokens, sessions};
 
@@ -44,7 +45,7 @@ pub struct NewAccount {
 impl Account {
     /// The built-in role.
     pub fn role(&self) -> Role {
-        if self.role == "admin" { Role::Admin } else { Role::User }
+        policy::role_by_name(&self.role)
     }
 
     /// Whether it may do anything at all.
@@ -73,6 +74,16 @@ impl Account {
         Ok(active.select(accounts::id).load(conn).await?)
     }
 
+    /// Gives it another built-in role. False when there is no such account. The database refuses to leave no active
+    /// administrator.
+    pub async fn set_role(conn: &mut Conn, id: Uuid, role: Role, now: DateTime<Utc>) -> Result<bool, Error> {
+        let updated = diesel::update(accounts::table.find(id))
+            .set((accounts::role.eq(policy::role_name(role)), accounts::updated_at.eq(now)))
+            .execute(conn)
+            .await?;
+        Ok(updated == 1)
+    }
+
     /// Invalidates every access token and session of the account. False when there is no such account.
     pub async fn revoke_sessions(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
         let raised = diesel::update(accounts::table.find(id))
@@ -96,7 +107,7 @@ impl NewAccount {
             email: fold_email(email),
             display_name: name.to_owned(),
             password_hash,
-            role: if role == Role::Admin { "admin" } else { "user" },
+            role: policy::role_name(role),
             state: ACTIVE,
             created_at: now,
             updated_at: now,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::model::{Account, Session};
 use super::tokens::{AccessToken, Keys};
+use crate::kernel::abilities::Abilities;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
@@ -88,10 +89,13 @@ impl Sessions {
         if !known.account.is_active() {
             return Err(Error::new(Reason::AccountNotActive, "the account is not active"));
         }
+        let role = known.account.role();
         Ok(Caller {
             account_id: token.account_id,
             session_id: token.session_id,
-            role: known.account.role(),
+            role,
+            // The gate adds those of the account's other roles.
+            abilities: Abilities::built_in(role),
             token_version: token.version,
         })
     }

@@ -7,7 +7,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::model;
+use super::model::{self, Visible};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::Error;
@@ -56,10 +56,10 @@ impl Live {
     /// A reader that begins after `after_seq`, or with what happens from now on.
     pub async fn reader(&self, caller: &Caller, id: Uuid, after_seq: Option<i64>) -> Result<Reader, Error> {
         // Before the topic is made: whoever is no member leaves no trace.
-        model::Conversation::of_member(&mut *self.app.db.get().await?, id, caller.account_id).await?;
+        model::Conversation::of_member(&mut *self.app.db.get().await?, id, Visible::to(caller)?).await?;
         let topic = self.hub.topic(id).await;
         // Read after the topic listens, so that nothing falls in between.
-        let now = model::Conversation::of_member(&mut *self.app.db.get().await?, id, caller.account_id).await?;
+        let now = model::Conversation::of_member(&mut *self.app.db.get().await?, id, Visible::to(caller)?).await?;
         topic.advance(now.last_seq);
         let seq = after_seq.unwrap_or(now.last_seq);
         if seq > now.last_seq {

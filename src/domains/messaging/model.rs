@@ -1,6 +1,7 @@
 //! Rows and SQL of conversations, members and messages.
 
 use chrono::{DateTime, Utc};
+use diesel::helper_types::InnerJoinQuerySource;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -8,6 +9,8 @@ use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::kernel::abilities::{Condition, Predicate, Scope};
+use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::schema::{conversation_members, conversations, messages};
@@ -38,6 +41,34 @@ pub struct ConversationKey {
     pub id: Uuid,
 }
 
+/// Whose conversations a query may see: those that the account is a member of and its scope names.
+#[derive(Clone, Copy)]
+pub struct Visible<'a> {
+    account_id: Uuid,
+    scope: &'a Scope,
+}
+
+impl<'a> Visible<'a> {
+    /// To somebody who reads. An error if that is nothing at all.
+    pub fn to(caller: &'a Caller) -> Result<Self, Error> {
+        Ok(Self { account_id: caller.account_id, scope: caller.scope("conversations:read")? })
+    }
+
+    /// What the scope adds to membership, if anything.
+    fn predicate(&self) -> Option<Predicate<InnerJoinQuerySource<conversations::table, conversation_members::table>>> {
+        let account_id = self.account_id;
+        let predicate = || {
+            self.scope.predicate(|condition| match condition {
+                Condition::Own => Box::new(conversations::created_by.eq(account_id)),
+                Condition::Member => Box::new(conversation_members::account_id.eq(account_id)),
+                // The contract names no other field.
+                Condition::Equals { value, .. } => Box::new(conversations::title.eq(value.to_string())),
+            })
+        };
+        (!self.scope.is_all()).then(predicate)
+    }
+}
+
 impl Conversation {
     /// One without messages.
     pub fn new(id: Uuid, title: &str, created_by: Uuid, now: DateTime<Utc>) -> Self {
@@ -57,29 +88,30 @@ impl Conversation {
         Ok(())
     }
 
-    /// The conversation, if the account is a member.
-    pub async fn of_member(conn: &mut Conn, id: Uuid, account_id: Uuid) -> Result<Self, Error> {
-        let found = conversations::table
+    /// The conversation, if the reader may see it.
+    pub async fn of_member(conn: &mut Conn, id: Uuid, reader: Visible<'_>) -> Result<Self, Error> {
+        let mut query = conversations::table
             .inner_join(conversation_members::table)
             .filter(conversations::id.eq(id))
-            .filter(conversation_members::account_id.eq(account_id))
+            .filter(conversation_members::account_id.eq(reader.account_id))
             .select(Self::as_select())
-            .first(conn)
-            .await
-            .optional()?;
-        found.ok_or_else(|| Error::not_found("conversation"))
+            .into_boxed();
+        if let Some(predicate) = reader.predicate() {
+            query = query.filter(predicate);
+        }
+        query.first(conn).await.optional()?.ok_or_else(|| Error::not_found("conversation"))
     }
 
-    /// The account's conversations, the most recently active first.
+    /// The conversations that the reader may see, the most recently active first.
     pub async fn list(
         conn: &mut Conn,
-        account_id: Uuid,
+        reader: Visible<'_>,
         after: Option<ConversationKey>,
         limit: i64,
     ) -> Result<Vec<Self>, Error> {
         let mut query = conversations::table
             .inner_join(conversation_members::table)
-            .filter(conversation_members::account_id.eq(account_id))
+            .filter(conversation_members::account_id.eq(reader.account_id))
             .order((conversations::active_at.desc(), conversations::id.desc()))
             .limit(limit)
             .select(Self::as_select())
@@ -87,6 +119,9 @@ impl Conversation {
         if let Some(ConversationKey { active_at, id }) = after {
             let same_time = conversations::active_at.eq(active_at).and(conversations::id.lt(id));
             query = query.filter(conversations::active_at.lt(active_at).or(same_time));
+        }
+        if let Some(predicate) = reader.predicate() {
+            query = query.filter(predicate);
         }
         Ok(query.load(conn).await?)
     }

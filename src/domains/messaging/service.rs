@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::committer::Committer;
 use super::live::{Live, Reader};
-use super::model::{self, ConversationKey, NewMessage};
+use super::model::{self, ConversationKey, NewMessage, Visible};
 use super::{connect, wire as messaging_wire};
 use crate::domains::auth;
 use crate::kernel::app::App;
@@ -102,7 +102,7 @@ impl MessagingService {
         let after = pages::key::<24>(CONVERSATIONS, &request.page_token)?.map(conversation_key).transpose()?;
         let size = pages::size(request.page_size);
         let mut conn = self.app.db.get().await?;
-        let mut rows = model::Conversation::list(&mut conn, caller.account_id, after, size + 1).await?;
+        let mut rows = model::Conversation::list(&mut conn, Visible::to(caller)?, after, size + 1).await?;
         let next_page_token = pages::cut(&mut rows, size, CONVERSATIONS, |last| {
             let mut key = [0; 24];
             key[..8].copy_from_slice(&last.active_at.timestamp_micros().to_be_bytes());
@@ -122,7 +122,7 @@ impl MessagingService {
         let kind = if request.after_seq.is_some() { MESSAGES_OLDEST_FIRST } else { MESSAGES_NEWEST_FIRST };
         let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
         let mut conn = self.app.db.get().await?;
-        model::Conversation::of_member(&mut conn, id, caller.account_id).await?;
+        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let mut rows = match request.after_seq {
             Some(after) => model::Message::after(&mut conn, id, key.unwrap_or(after), size + 1).await?,
             None => model::Message::before(&mut conn, id, key.unwrap_or(i64::MAX), size + 1).await?,
@@ -184,7 +184,7 @@ impl Contract for MessagingService {
         let caller = Caller::of(request.extensions())?;
         let id = wire::id("conversation_id", &request.get_ref().conversation_id)?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
-        let row = model::Conversation::of_member(&mut conn, id, caller.account_id).await?;
+        let row = model::Conversation::of_member(&mut conn, id, Visible::to(&caller)?).await?;
         let members = model::Conversation::members(&mut conn, &[id]).await?;
         let conversation = messaging_wire::conversation(&row, members.into_iter().map(|(_, member)| member));
         Ok(Response::new(GetConversationResponse { conversation: Some(conversation) }))

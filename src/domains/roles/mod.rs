@@ -1,0 +1,20 @@
+//! Roles: what accounts may do.
+//!
+//! Promises: what an account may do is decided without asking Postgres or Redis while nothing changed, and a change holds
+//! on every node within a second; a denial wins over every allowance, but administrators hold everything; roles inherit
+//! without cycles; nobody hands out what they don't hold; there is always an active administrator, once there was one.
+//!
+//! Others may call: [`Roles`] (the gate).
+
+mod casl;
+mod change;
+mod directory;
+mod graph;
+mod model;
+mod service;
+mod wire;
+
+pub mod jobs;
+
+pub use directory::Roles;
+pub use service::RoleService;
