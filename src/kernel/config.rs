@@ -25,6 +25,8 @@ pub struct Config {
     pub auth: Auth,
     /// Secrets at rest.
     pub secrets: Secrets,
+    /// Two-factor authentication.
+    pub two_factor: TwoFactor,
     /// Rate limits.
     pub rates: Rates,
     /// Logs.
@@ -207,6 +209,22 @@ pub struct SealingKey {
     pub key: Secret,
 }
 
+/// Two-factor authentication.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TwoFactor {
+    /// What authenticators call this server: 1 to 64 bytes without a colon.
+    pub issuer: String,
+    /// How many steps of 30 seconds an authenticator's clock may be off, either way; at most 2.
+    pub skew_steps: u16,
+}
+
+impl Default for TwoFactor {
+    fn default() -> Self {
+        Self { issuer: "Rialto".into(), skew_steps: 1 }
+    }
+}
+
 /// Rate limits. Each allows `calls` in `seconds`, all of them at once if need be, and then one every `seconds / calls`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -225,6 +243,9 @@ pub struct Rates {
     pub authentication: Limit,
     /// Sensitive calls, per account. Refused while Redis is away.
     pub sensitive: Limit,
+    /// Wrong passwords and codes where an account is confirmed, per account, from wherever they come. Refused while Redis
+    /// is away.
+    pub second_factor: Limit,
 }
 
 /// One limit.
@@ -249,6 +270,7 @@ impl Default for Rates {
             message: limit(100, 5),
             authentication: limit(10, 60),
             sensitive: limit(5, 60),
+            second_factor: limit(5, 15 * 60),
         }
     }
 }

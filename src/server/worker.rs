@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domains::auth;
+use crate::domains::{auth, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 
@@ -15,6 +15,11 @@ pub async fn run(app: App) {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
             Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
+        }
+        match two_factor::jobs::delete_abandoned_setups(&app).await {
+            Ok(0) => {}
+            Ok(setups) => tracing::info!(setups, "deleted two-factor setups that were not finished"),
+            Err(error) => tracing::warn!(%error, "abandoned two-factor setups can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(&app).await {
             Ok(0) => {}

@@ -1,5 +1,7 @@
 //! The contract as others see it: reflection, health, and that every method is reachable both ways.
 
+use std::collections::HashSet;
+
 use reqwest::Method;
 use rialto::kernel::policy::{Access, RULES};
 use serde_json::Value;
@@ -63,7 +65,7 @@ async fn every_method_that_is_not_public_refuses_anonymous_callers_on_both_trans
         let answer = request.body(vec![0, 0, 0, 0, 0]).send().await.unwrap();
         assert_eq!(answer.headers()["grpc-status"], "16", "{}", rule.path);
     }
-    let mut checked = 0;
+    let mut checked = HashSet::new();
     for (path, operations) in openapi["paths"].as_object().unwrap() {
         for (verb, operation) in operations.as_object().unwrap() {
             if operation["security"].as_array().is_some_and(Vec::is_empty) {
@@ -73,9 +75,11 @@ async fn every_method_that_is_not_public_refuses_anonymous_callers_on_both_trans
             let verb = Method::from_bytes(verb.to_uppercase().as_bytes()).unwrap();
             let answer = node.rest(verb, &path, None, Some(Value::Object(Default::default()))).await;
             answer.refused(401, "UNAUTHORIZED", 1001);
-            checked += 1;
+            // Other paths of the same method have a number behind its name.
+            let id = operation["operationId"].as_str().unwrap();
+            checked.insert(id.split('_').take(2).collect::<String>());
         }
     }
     // Only the two-way stream has no HTTP path.
-    assert_eq!(checked, RULES.iter().filter(|rule| rule.access != Access::Public).count() - 1);
+    assert_eq!(checked.len(), RULES.iter().filter(|rule| rule.access != Access::Public).count() - 1);
 }

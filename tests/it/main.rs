@@ -14,5 +14,6 @@ mod live;
 mod messaging;
 mod nodes;
 mod proxy;
+mod two_factor;
 mod web;
 mod websocket;

@@ -3,9 +3,10 @@
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
 //! on every node; a refresh token works once; nobody learns whether an e-mail address has an account by trying to log in.
 //!
-//! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts) and
-//! [`seed_accounts`] (demo data).
+//! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts), [`Confirmation`]
+//! (before what only the owner may do), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data).
 
+mod confirm;
 mod model;
 mod passwords;
 mod service;
@@ -15,6 +16,7 @@ mod wire;
 
 pub mod jobs;
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
@@ -23,6 +25,7 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::proto::rialto::policy::v1::Role;
 
+pub use confirm::Confirmation;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
@@ -31,6 +34,25 @@ pub use tokens::Keys;
 pub async fn missing_accounts(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<usize>, Error> {
     let known = model::Account::active_ids(conn, ids).await?;
     Ok((0..ids.len()).filter(|index| !known.contains(&ids[*index])).collect())
+}
+
+/// Notes that an account's second factor was enabled or disabled, and ends its sessions, but for `keep`. To be called in the
+/// transaction that does it, before anything else there: it locks the account, which a login locks too. After the commit
+/// comes [`Sessions::changed`].
+pub async fn set_two_factor(
+    conn: &mut Conn,
+    account_id: Uuid,
+    enabled: bool,
+    keep: Option<Uuid>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if !model::Account::set_two_factor(conn, account_id, enabled, now).await? {
+        return Err(Error::not_found("account"));
+    }
+    match keep {
+        Some(session_id) => model::Session::revoke_others(conn, account_id, session_id, now).await,
+        None => model::Account::revoke_sessions(conn, account_id, now).await.map(drop),
+    }
 }
 
 /// An account of the demo data.

@@ -25,6 +25,8 @@ pub struct Account {
     state: String,
     pub token_version: i32,
     pub created_at: DateTime<Utc>,
+    /// Whether a login needs a code.
+    pub two_factor: bool,
 }
 
 /// An account to be created.
@@ -65,6 +67,18 @@ impl Account {
             .first(conn)
             .await;
         Ok(row.optional()?)
+    }
+
+    /// By id, with the hash of its password.
+    pub async fn with_password_hash(conn: &mut Conn, id: Uuid) -> Result<Option<(Self, String)>, Error> {
+        let columns = (Self::as_select(), accounts::password_hash);
+        Ok(accounts::table.find(id).select(columns).first(conn).await.optional()?)
+    }
+
+    /// Notes whether a login needs a code. False when there is no such account.
+    pub async fn set_two_factor(conn: &mut Conn, id: Uuid, enabled: bool, now: DateTime<Utc>) -> Result<bool, Error> {
+        let values = (accounts::two_factor.eq(enabled), accounts::updated_at.eq(now));
+        Ok(diesel::update(accounts::table.find(id)).set(values).execute(conn).await? == 1)
     }
 
     /// Those of these ids that belong to active accounts.
@@ -176,6 +190,16 @@ impl Session {
             .set(sessions::revoked_at.eq(now))
             .execute(conn)
             .await?;
+        Ok(())
+    }
+
+    /// Ends the other sessions of an account.
+    pub async fn revoke_others(conn: &mut Conn, account_id: Uuid, keep: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        let others = sessions::table
+            .filter(sessions::account_id.eq(account_id))
+            .filter(sessions::id.ne(keep))
+            .filter(sessions::revoked_at.is_null());
+        diesel::update(others).set(sessions::revoked_at.eq(now)).execute(conn).await?;
         Ok(())
     }
 

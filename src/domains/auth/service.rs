@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::model::{Account, Exchange, NewAccount, RefreshToken, Session, fold_email};
 use super::passwords::Passwords;
-use super::{Keys, Sessions};
+use super::{Confirmation, Keys, Sessions};
 use crate::kernel::app::App;
 use crate::kernel::caller::{ActingAccount, Caller, ClientAddress};
 use crate::kernel::error::{Error, Reason};
@@ -83,6 +83,11 @@ impl AuthService {
 
     fn refresh_lifetime(&self) -> Duration {
         Duration::seconds(i64::from(self.app.config.auth.refresh_token_seconds))
+    }
+
+    /// Confirms callers, on the same permits for hashing.
+    pub fn confirmation(&self) -> Confirmation {
+        Confirmation::new(self.app.clone(), self.passwords.clone())
     }
 
     /// Counts an attempt on the account that an e-mail address names, whether there is one or not.
