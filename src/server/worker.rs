@@ -16,6 +16,11 @@ pub async fn run(app: App) {
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
             Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
         }
+        match auth::jobs::delete_expired_challenges(&app).await {
+            Ok(0) => {}
+            Ok(challenges) => tracing::info!(challenges, "deleted expired login challenges"),
+            Err(error) => tracing::warn!(%error, "expired login challenges can't be deleted"),
+        }
         match two_factor::jobs::delete_abandoned_setups(&app).await {
             Ok(0) => {}
             Ok(setups) => tracing::info!(setups, "deleted two-factor setups that were not finished"),

@@ -75,6 +75,12 @@ impl Account {
         Ok(accounts::table.find(id).select(columns).first(conn).await.optional()?)
     }
 
+    /// By id, with the hash of its password, locked until the transaction ends.
+    pub async fn lock(conn: &mut Conn, id: Uuid) -> Result<Option<(Self, String)>, Error> {
+        let columns = (Self::as_select(), accounts::password_hash);
+        Ok(accounts::table.find(id).select(columns).for_no_key_update().first(conn).await.optional()?)
+    }
+
     /// Notes whether a login needs a code. False when there is no such account.
     pub async fn set_two_factor(conn: &mut Conn, id: Uuid, enabled: bool, now: DateTime<Utc>) -> Result<bool, Error> {
         let values = (accounts::two_factor.eq(enabled), accounts::updated_at.eq(now));
@@ -148,6 +154,7 @@ pub struct Session {
     pub revoked_at: Option<DateTime<Utc>>,
     pub user_agent: String,
     pub address: String,
+    pub reauthenticated_at: Option<DateTime<Utc>>,
 }
 
 impl Session {
@@ -298,6 +305,7 @@ impl RefreshToken {
     }
 }
 
-fn hash(token: &str) -> Vec<u8> {
+/// A token as it is stored. It is 32 random bytes, so a fast hash without salt is enough.
+pub fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }

@@ -1,4 +1,4 @@
-//! Two-factor authentication.
+//! Setting it up, codes, backup codes, keys.
 
 use std::time::Duration;
 
@@ -9,94 +9,14 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use rialto::kernel::config::{Limit, SealingKey};
 use rialto::kernel::secret::Secret;
-use rialto::proto::rialto::twofactor::v1::two_factor_service_client::TwoFactorServiceClient;
 use rialto::proto::rialto::twofactor::v1::{
     DisableRequest, EnableRequest, GetBackupCodesRequest, GetStatusRequest, RegenerateBackupCodesRequest, SetupRequest,
 };
 use serde_json::{Value, json};
 use tonic::Code;
-use totp_rs::{Builder, Totp};
 
-use crate::harness::{Answer, Authorized, Bearer, Node, PASSWORD, User, World, refusal};
-
-/// The length of a step.
-const STEP: Duration = Duration::from_secs(30);
-
-/// Somebody's telephone.
-struct Authenticator(Totp);
-
-impl Authenticator {
-    fn new(secret: &str) -> Self {
-        let secret = totp_rs::Secret::try_from_base32(secret).unwrap();
-        Self(Builder::new().with_secret(secret).build().unwrap())
-    }
-
-    /// What it shows when its clock is some seconds ahead of the server's.
-    fn ahead(&self, world: &World, seconds: i64) -> String {
-        let time = world.clock.now().timestamp() + seconds;
-        self.0.generate(u64::try_from(time).unwrap()).to_string()
-    }
-
-    fn code(&self, world: &World) -> String {
-        self.ahead(world, 0)
-    }
-
-    /// A code that was not shown before.
-    fn next_code(&self, world: &World) -> String {
-        world.clock.advance(STEP);
-        self.code(world)
-    }
-}
-
-/// Somebody with two-factor authentication.
-struct Enrolled {
-    user: User,
-    authenticator: Authenticator,
-    secret: String,
-    backup_codes: Vec<String>,
-}
-
-impl Enrolled {
-    async fn new(world: &World, node: &Node, name: &str) -> Self {
-        let user = node.user(name).await;
-        Self::enrol(world, node, user).await
-    }
-
-    async fn enrol(world: &World, node: &Node, user: User) -> Self {
-        let secret = set_up(node, &user).await;
-        let authenticator = Authenticator::new(&secret);
-        let enabled = user.post(node, "/v1/twofa/enable", json!({ "code": authenticator.code(world) })).await.ok();
-        Self { user, authenticator, secret, backup_codes: strings(&enabled["backupCodes"]) }
-    }
-
-    async fn regenerate(&self, node: &Node, code: &str) -> Answer {
-        let body = json!({ "password": PASSWORD, "code": code });
-        self.user.post(node, "/v1/twofa/regenerate-backup-codes", body).await
-    }
-
-    async fn disable(&self, node: &Node, body: Value) -> Answer {
-        self.user.post(node, "/v1/twofa/disable", body).await
-    }
-}
-
-/// Begins a setup; returns its secret.
-async fn set_up(node: &Node, user: &User) -> String {
-    let setup = user.post(node, "/v1/twofa/setup", json!({ "password": PASSWORD })).await.ok();
-    setup["secret"].as_str().unwrap().to_owned()
-}
-
-fn strings(list: &Value) -> Vec<String> {
-    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
-}
-
-fn over_grpc(node: &Node, user: &User) -> TwoFactorServiceClient<Authorized> {
-    TwoFactorServiceClient::with_interceptor(node.channel(), Bearer(user.token.clone()))
-}
-
-/// What the answer of a call says about its fate: its status, and its reason if it was refused.
-fn fate(answer: &Answer) -> (u16, Option<&str>) {
-    (answer.status, answer.body["error"]["reason"].as_str())
-}
+use super::{Authenticator, Enrolled, STEP, fate, over_grpc, set_up, strings};
+use crate::harness::{Answer, PASSWORD, World, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_set_up_enabled_and_disabled_over_grpc() {
