@@ -217,11 +217,13 @@ pub struct TwoFactor {
     pub issuer: String,
     /// How many steps of 30 seconds an authenticator's clock may be off, either way; at most 2.
     pub skew_steps: u16,
+    /// Roles whose accounts need it: without it they can do nothing but enable it. `user` and `admin` are known.
+    pub required_roles: Vec<String>,
 }
 
 impl Default for TwoFactor {
     fn default() -> Self {
-        Self { issuer: "Rialto".into(), skew_steps: 1 }
+        Self { issuer: "Rialto".into(), skew_steps: 1, required_roles: Vec::new() }
     }
 }
 

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_permission_is_held_by_the_roles_that_the_contract_names_and_by_administrators() {
         let id = uuid::Uuid::nil();
-        let caller = |role| Caller { account_id: id, session_id: id, role, token_version: 0 };
+        let caller = |role| Caller { account_id: id, session_id: id, role, token_version: 0, lacks_two_factor: false };
         assert!(require(&caller(Role::User), "messages:send").is_ok());
         assert!(require(&caller(Role::User), "sessions:revoke").is_err());
         assert!(require(&caller(Role::Admin), "sessions:revoke").is_ok());

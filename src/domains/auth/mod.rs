@@ -3,8 +3,8 @@
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
 //! on every node; a refresh token works once; a login whose account has a second factor opens no session without it; nobody learns whether an e-mail address has an account by trying to log in.
 //!
-//! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts), [`Confirmation`]
-//! (before what only the owner may do), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data).
+//! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
+//! (before what only the owner may do), [`missing_accounts`] (who names accounts), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data).
 
 mod challenge;
 mod confirm;

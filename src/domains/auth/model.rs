@@ -49,6 +49,11 @@ impl Account {
         if self.role == "admin" { Role::Admin } else { Role::User }
     }
 
+    /// Whether its role is among those that need two-factor authentication.
+    pub fn needs_two_factor(&self, roles: &[String]) -> bool {
+        roles.contains(&self.role)
+    }
+
     /// Whether it may do anything at all.
     pub fn is_active(&self) -> bool {
         self.state == ACTIVE
@@ -198,6 +203,22 @@ impl Session {
             .execute(conn)
             .await?;
         Ok(())
+    }
+
+    /// Notes that the owner has proved who they are.
+    pub async fn reauthenticated(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        diesel::update(sessions::table.find(id)).set(sessions::reauthenticated_at.eq(now)).execute(conn).await?;
+        Ok(())
+    }
+
+    /// When the owner last proved who they are, if the session is live.
+    pub async fn last_proof(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Error> {
+        let live = sessions::table
+            .find(id)
+            .filter(sessions::revoked_at.is_null())
+            .filter(sessions::expires_at.gt(now))
+            .select(sessions::reauthenticated_at);
+        Ok(live.first(conn).await.optional()?.flatten())
     }
 
     /// Ends the other sessions of an account.

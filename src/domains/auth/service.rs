@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::login::{Begun, Client, invalid_credentials};
 use super::model::{Account, Exchange, NewAccount, RefreshToken, Session, fold_email};
 use super::passwords::Passwords;
+use super::sessions::RECENT;
 use super::{Confirmation, Keys, Sessions};
 use crate::domains::two_factor::Proof;
 use crate::kernel::app::App;
@@ -22,9 +23,9 @@ use crate::kernel::rates::{Rate, Subject};
 use crate::kernel::wire;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
 use crate::proto::rialto::auth::v1::{
-    GetMeRequest, GetMeResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshRequest,
-    RefreshResponse, RegisterRequest, RegisterResponse, RevokeSessionsRequest, RevokeSessionsResponse,
-    VerifyTwoFactorRequest, VerifyTwoFactorResponse,
+    GetMeRequest, GetMeResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, ReauthenticateRequest,
+    ReauthenticateResponse, RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, RevokeSessionsRequest,
+    RevokeSessionsResponse, VerifyTwoFactorRequest, VerifyTwoFactorResponse,
 };
 use crate::proto::rialto::policy::v1::Role;
 
@@ -147,6 +148,21 @@ impl Contract for AuthService {
             expires_in: tokens.expires_in,
             token_type: "Bearer".into(),
         }))
+    }
+
+    async fn reauthenticate(
+        &self,
+        request: Request<ReauthenticateRequest>,
+    ) -> Result<Response<ReauthenticateResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let request = request.into_inner();
+        let proof = Proof::parse(&request.code, &request.backup_code)?;
+        self.confirmation().confirm(caller.account_id, request.password, proof).await?;
+        let now = self.app.clock.now();
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        Session::reauthenticated(&mut conn, caller.session_id, now).await?;
+        let valid_until = Some(wire::timestamp(now + RECENT));
+        Ok(Response::new(ReauthenticateResponse { valid_until }))
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {

@@ -112,13 +112,16 @@ impl BackupCodes {
         Ok(Self { left, created_at })
     }
 
-    /// Puts these in the place of all others.
+    /// Puts these in the place of all others. To be called in a transaction.
     pub async fn replace(
         conn: &mut Conn,
         account_id: Uuid,
         hashes: &[Vec<u8>],
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
+        // Two at once would not see each other's new codes, and leave both.
+        let enrolment = two_factor::table.find(account_id).select(two_factor::account_id);
+        enrolment.for_no_key_update().execute(conn).await?;
         diesel::delete(backup_codes::table.filter(backup_codes::account_id.eq(account_id))).execute(conn).await?;
         let row = |hash| {
             let id = backup_codes::account_id.eq(account_id);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use diesel_async::AsyncConnection;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -18,12 +18,12 @@ use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::wire::timestamp;
+use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
 use crate::proto::rialto::twofactor::v1::{
     DisableRequest, DisableResponse, EnableRequest, EnableResponse, GetBackupCodesRequest, GetBackupCodesResponse,
-    GetStatusRequest, GetStatusResponse, RegenerateBackupCodesRequest, RegenerateBackupCodesResponse, SetupRequest,
-    SetupResponse,
+    GetStatusRequest, GetStatusResponse, RegenerateBackupCodesRequest, RegenerateBackupCodesResponse, ResetRequest,
+    ResetResponse, SetupRequest, SetupResponse,
 };
 
 /// How long after Setup a code for Enable must come.
@@ -44,10 +44,15 @@ impl TwoFactorService {
     }
 
     /// New backup codes in the place of all others, as they are shown.
-    async fn new_backup_codes(&self, conn: &mut Conn, account_id: Uuid) -> Result<Vec<String>, Error> {
+    async fn new_backup_codes(
+        &self,
+        conn: &mut Conn,
+        account_id: Uuid,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<String>, Error> {
         let codes = (0..COUNT).map(|_| BackupCode::new(self.app.rng)).collect::<Result<Vec<_>, _>>()?;
         let hashes: Vec<_> = codes.iter().map(|code| code.hash(account_id)).collect();
-        BackupCodes::replace(conn, account_id, &hashes, self.app.clock.now()).await?;
+        BackupCodes::replace(conn, account_id, &hashes, now).await?;
         Ok(codes.iter().map(BackupCode::text).collect())
     }
 
@@ -69,7 +74,7 @@ impl TwoFactorService {
             if !enrolment.enable(conn, step, now).await? {
                 return Err(already_enabled());
             }
-            self.new_backup_codes(conn, caller.account_id).await
+            self.new_backup_codes(conn, caller.account_id, now).await
         })
         .await
     }
@@ -83,6 +88,7 @@ fn already_enabled() -> Error {
 impl Contract for TwoFactorService {
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
+        let account = self.sessions.account(&caller).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let enrolment = Enrolment::of(&mut conn, caller.account_id).await?;
         let backup_codes = BackupCodes::of(&mut conn, caller.account_id).await?;
@@ -94,6 +100,7 @@ impl Contract for TwoFactorService {
             enabled_at: enabled_at.map(timestamp),
             setup_expires_at: expires_at.filter(|at| *at > self.app.clock.now()).map(timestamp),
             backup_codes_left: i32::try_from(backup_codes.left).unwrap_or(i32::MAX),
+            required: account.needs_two_factor(&self.app.config.two_factor.required_roles),
         }))
     }
 
@@ -171,7 +178,34 @@ impl Contract for TwoFactorService {
         let proof = Proof::required(&request.code, &request.backup_code)?;
         self.confirmation.confirm(caller.account_id, request.password, Some(proof)).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
-        let backup_codes = conn.transaction(async |conn| self.new_backup_codes(conn, caller.account_id).await).await?;
+        let now = self.app.clock.now();
+        let made = conn.transaction(async |conn| self.new_backup_codes(conn, caller.account_id, now).await);
+        let backup_codes = made.await?;
         Ok(Response::new(RegenerateBackupCodesResponse { backup_codes }))
+    }
+
+    async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let account_id = wire::id("account_id", &request.into_inner().account_id)?;
+        if account_id == caller.account_id {
+            // Whoever has taken over the session of an administrator does not get rid of the second factor like this.
+            return Err(Error::invalid_field("account_id", "is your own account: use Disable").into());
+        }
+        self.sessions.require_recent_authentication(&caller).await?;
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let now = self.app.clock.now();
+        conn.transaction(async |conn| {
+            auth::set_two_factor(conn, account_id, false, None, now).await?;
+            let enrolment = Enrolment::of(conn, account_id).await?;
+            if enrolment.is_none_or(|enrolment| enrolment.enabled_at.is_none()) {
+                return Err(not_enabled());
+            }
+            Enrolment::delete(conn, account_id).await
+        })
+        .await?;
+        drop(conn);
+        self.sessions.changed(account_id).await;
+        tracing::warn!(account = %account_id, by = %caller.account_id, "two-factor authentication was reset");
+        Ok(Response::new(ResetResponse {}))
     }
 }

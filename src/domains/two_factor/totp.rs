@@ -47,7 +47,7 @@ impl Codes {
     }
 }
 
-/// Refuses settings that make codes weak or URIs ambiguous.
+/// Refuses settings that make codes weak, URIs ambiguous or roles unprotected.
 pub fn check_config(config: &config::TwoFactor) -> Result<(), Error> {
     let bad = |what| Err(Error::new(Reason::Internal, what));
     if config.skew_steps > 2 {
@@ -55,6 +55,10 @@ pub fn check_config(config: &config::TwoFactor) -> Result<(), Error> {
     }
     if config.issuer.is_empty() || config.issuer.len() > 64 || config.issuer.contains(':') {
         return bad("two_factor.issuer must have 1 to 64 bytes and no colon");
+    }
+    // A role that is written wrong would protect nobody.
+    if config.required_roles.iter().any(|role| !["user", "admin"].contains(&role.as_str())) {
+        return bad("two_factor.required_roles must be of user and admin");
     }
     Ok(())
 }

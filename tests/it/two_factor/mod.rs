@@ -1,10 +1,12 @@
 //! Two-factor authentication: somebody with an authenticator, and what they do.
 
+mod administration;
 mod enrolment;
 mod login;
 
 use std::time::Duration;
 
+use diesel_async::SimpleAsyncConnection;
 use reqwest::Method;
 use rialto::proto::rialto::twofactor::v1::two_factor_service_client::TwoFactorServiceClient;
 use serde_json::{Value, json};
@@ -47,6 +49,8 @@ struct Enrolled {
     authenticator: Authenticator,
     secret: String,
     backup_codes: Vec<String>,
+    /// The code that enabled it.
+    used_code: String,
 }
 
 impl Enrolled {
@@ -58,8 +62,9 @@ impl Enrolled {
     async fn enrol(world: &World, node: &Node, user: User) -> Self {
         let secret = set_up(node, &user).await;
         let authenticator = Authenticator::new(&secret);
-        let enabled = user.post(node, "/v1/twofa/enable", json!({ "code": authenticator.code(world) })).await.ok();
-        Self { user, authenticator, secret, backup_codes: strings(&enabled["backupCodes"]) }
+        let used_code = authenticator.code(world);
+        let enabled = user.post(node, "/v1/twofa/enable", json!({ "code": used_code })).await.ok();
+        Self { user, authenticator, secret, backup_codes: strings(&enabled["backupCodes"]), used_code }
     }
 
     async fn regenerate(&self, node: &Node, code: &str) -> Answer {
@@ -94,6 +99,17 @@ async fn finish(node: &Node, body: Value) -> Answer {
 async fn set_up(node: &Node, user: &User) -> String {
     let setup = user.post(node, "/v1/twofa/setup", json!({ "password": PASSWORD })).await.ok();
     setup["secret"].as_str().unwrap().to_owned()
+}
+
+/// Makes an account an administrator.
+async fn promote(world: &World, node: &Node, user: &User) {
+    let sql = format!("UPDATE accounts SET role = 'admin' WHERE id = '{}'", user.id);
+    world.database().await.batch_execute(&sql).await.unwrap();
+    let id = uuid::Uuid::parse_str(&user.id).unwrap();
+    let message = bytes::Bytes::copy_from_slice(id.as_bytes());
+    node.server.app.bus.publish([("sessions".into(), message)]).await.unwrap();
+    let is_admin = async || user.get(node, "/v1/auth/me").await.ok()["role"] == "ROLE_ADMIN";
+    crate::harness::eventually(is_admin).await;
 }
 
 fn strings(list: &Value) -> Vec<String> {
