@@ -1,7 +1,8 @@
 //! The gate: one tower layer in front of every method, whatever way a call came in.
 //!
-//! In order: the rule of the method, who calls, have they the second factor that their role needs, may they, how often, how long; then, where the rule says so, whether this
-//! idempotency key was seen before, and a note for the audit log. Default deny: a method without a rule can't be called.
+//! In order: the rule of the method, who calls, have they the second factor that their role needs, may they, how often, how
+//! long; then, where the rule says so, whether this idempotency key was seen before, and a note for the audit log. Default
+//! deny: a method without a rule can't be called.
 
 mod audit;
 mod idempotency;
