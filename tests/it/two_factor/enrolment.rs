@@ -224,11 +224,22 @@ async fn backup_codes_that_are_made_twice_at_once_are_there_once() {
     let world = World::new().await;
     let node = world.node().await;
     let ann = Enrolled::new(&world, &node, "ann").await;
-    let made = join_all(ann.backup_codes.iter().take(6).map(|code| {
+    // Somebody holds a row that both delete, until both wait.
+    let mut conn = world.database().await;
+    let extra = format!("INSERT INTO backup_codes VALUES ('{}', 'held', now(), NULL)", ann.user.id);
+    conn.batch_execute(&extra).await.unwrap();
+    conn.batch_execute("BEGIN; SELECT FROM backup_codes WHERE hash = 'held' FOR UPDATE").await.unwrap();
+    let made = join_all(ann.backup_codes.iter().take(2).map(|code| {
         let body = json!({ "password": PASSWORD, "backupCode": code });
         ann.user.post(&node, "/v1/twofa/regenerate-backup-codes", body)
     }));
-    assert!(made.await.iter().any(|answer| answer.status == 200));
+    let release = async {
+        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        crate::harness::eventually(async || world.count(waiting).await == 2).await;
+        conn.batch_execute("COMMIT").await.unwrap();
+    };
+    let (made, ()) = tokio::join!(made, release);
+    assert!(made.iter().all(|answer| answer.status == 200));
     assert_eq!(world.count("backup_codes").await, 10);
 }
 
