@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use rialto::dev::services::{Options, run_with_services};
 use rialto::dev::{self, demo};
+use rialto::domains::two_factor;
 use rialto::kernel::clock::Clock;
 use rialto::kernel::config::{self, Config};
 use rialto::kernel::{app, db, policy, telemetry};
@@ -56,6 +57,11 @@ enum Command {
     },
     /// Put demo data into the configured database.
     Seed,
+    /// Look after the keys that seal secrets in the database.
+    Keys {
+        #[command(subcommand)]
+        action: KeysAction,
+    },
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -177,6 +183,12 @@ enum Migrate {
 }
 
 #[derive(Subcommand)]
+enum KeysAction {
+    /// Seal again what is not under the first of secrets.sealing_keys, while servers run. All of them must have that key.
+    Rotate,
+}
+
+#[derive(Subcommand)]
 enum ConfigAction {
     /// Print every value with its source, secrets redacted.
     Print(Flags),
@@ -230,6 +242,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             anyhow::ensure!(demo::seed(&app, &accounts).await?, "the demo accounts exist already");
             println!("{}", serde_json::to_string_pretty(&accounts)?);
         }
+        Command::Keys { action: KeysAction::Rotate } => {
+            let config = Config::read(&sources(&json!({})))?;
+            let _log = telemetry::start(&config.log)?;
+            let app = app::start(config, Clock::default(), Default::default())?;
+            return rotate_keys(&app).await;
+        }
         Command::Config { action: ConfigAction::Print(flags) } => {
             print!("{}", config::print(&sources(&flags.as_config()))?);
         }
@@ -278,6 +296,16 @@ async fn gateway(config: proxy::config::Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     proxy.stop().await;
     Ok(())
+}
+
+async fn rotate_keys(app: &app::App) -> anyhow::Result<ExitCode> {
+    let two_factor::Resealed { resealed, unreadable } = two_factor::reseal(app).await?;
+    println!("two_factor.secret: {resealed} sealed again");
+    if unreadable == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("rialto: two_factor.secret: {unreadable} can't be opened; keep the old key, and see the log for which");
+    Ok(ExitCode::FAILURE)
 }
 
 async fn migrate(config: &Config, action: &Migrate) -> anyhow::Result<()> {

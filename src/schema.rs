@@ -14,6 +14,7 @@ diesel::table! {
         rejection_reason -> Nullable<Text>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        two_factor -> Bool,
     }
 }
 
@@ -27,6 +28,7 @@ diesel::table! {
         revoked_at -> Nullable<Timestamptz>,
         user_agent -> Text,
         address -> Text,
+        reauthenticated_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -141,6 +143,36 @@ diesel::table! {
         assigned_by -> Nullable<Uuid>,
         assigned_at -> Timestamptz,
         expires_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    two_factor (account_id) {
+        account_id -> Uuid,
+        secret -> Binary,
+        created_at -> Timestamptz,
+        enabled_at -> Nullable<Timestamptz>,
+        last_step -> BigInt,
+    }
+}
+
+diesel::table! {
+    backup_codes (account_id, hash) {
+        account_id -> Uuid,
+        hash -> Binary,
+        created_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    login_challenges (hash) {
+        hash -> Binary,
+        account_id -> Uuid,
+        credentials -> Binary,
+        client -> Binary,
+        attempts -> SmallInt,
+        expires_at -> Timestamptz,
     }
 }
 

@@ -141,13 +141,14 @@ impl World {
 
 /// Defaults, but for the limits: they stay on, high enough not to be met by a handful of accounts at one address.
 fn configuration(services: &Services, log_filter: &str) -> Result<String> {
-    let seed = STANDARD.encode(Rng.bytes::<32>()?);
+    let (seed, key) = (STANDARD.encode(Rng.bytes::<32>()?), STANDARD.encode(Rng.bytes::<32>()?));
     let (database, redis) = (services.database_url(), services.redis_url());
     Ok(format!(
         "[server]\nflood_per_second = 10000\n\n\
          [database]\nurl = {database:?}\n\n\
          [redis]\nurl = {redis:?}\n\n\
          [auth]\naccess_token_seconds = 86400\nsigning_keys = [{{ id = \"bench\", seed = {seed:?} }}]\n\n\
+         [secrets]\nsealing_keys = [{{ id = \"bench\", key = {key:?} }}]\n\n\
          [rates]\nfactor = 100\n\n\
          [log]\nfilter = {log_filter:?}\n"
     ))

@@ -81,7 +81,9 @@ fn configure(dev: &Dev, services: &Services) -> anyhow::Result<Config> {
         "rates": { "factor": 100 },
         "log": { "format": "pretty" },
     });
-    defaults["auth"]["signing_keys"] = json!([{ "id": "dev", "seed": signing_seed(services.data_dir())? }]);
+    let key = |name| random_key(&services.data_dir().join(name));
+    defaults["auth"]["signing_keys"] = json!([{ "id": "dev", "seed": key("signing-key")? }]);
+    defaults["secrets"]["sealing_keys"] = json!([{ "id": "dev", "key": key("sealing-key")? }]);
     let private = json!({
         "database": { "url": services.database_url() },
         "redis": { "url": services.redis_url() },
@@ -90,15 +92,14 @@ fn configure(dev: &Dev, services: &Services) -> anyhow::Result<Config> {
     Ok(Config::read(&sources.merge(figment::providers::Serialized::defaults(private)))?)
 }
 
-/// The key that signs tokens, made at the first start.
-fn signing_seed(data_dir: &Path) -> anyhow::Result<String> {
-    let path = data_dir.join("signing-key");
-    if let Ok(seed) = std::fs::read_to_string(&path) {
-        return Ok(seed.trim().to_owned());
+/// A key of this data directory, made at the first start.
+fn random_key(path: &Path) -> anyhow::Result<String> {
+    if let Ok(key) = std::fs::read_to_string(path) {
+        return Ok(key.trim().to_owned());
     }
-    let seed = STANDARD.encode(Rng.bytes::<32>()?);
-    write_private(&path, &seed)?;
-    Ok(seed)
+    let key = STANDARD.encode(Rng.bytes::<32>()?);
+    write_private(path, &key)?;
+    Ok(key)
 }
 
 /// Writes a file that only this user can read, whole or not at all.

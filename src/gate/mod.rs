@@ -1,7 +1,8 @@
 //! The gate: one tower layer in front of every method, whatever way a call came in.
 //!
-//! In order: the rule of the method, who calls, may they, how often, how long; then, where the rule says so, whether this
-//! idempotency key was seen before, and a note for the audit log. Default deny: a method without a rule can't be called.
+//! In order: the rule of the method, who calls, have they the second factor that their role needs, may they, how often, how
+//! long; then, where the rule says so, whether this idempotency key was seen before, and a note for the audit log. Default
+//! deny: a method without a rule can't be called.
 
 mod audit;
 mod idempotency;
@@ -40,6 +41,18 @@ const OPEN: [Rule; 4] = [
     open("/grpc.health.v1.Health/Watch", true),
     open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", true),
     open("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", true),
+];
+
+/// What an account may call whose role needs two-factor authentication, until it has it.
+const WITHOUT_TWO_FACTOR: [&str; 8] = [
+    "/rialto.auth.v1.AuthService/GetMe",
+    "/rialto.auth.v1.AuthService/Logout",
+    "/rialto.twofactor.v1.TwoFactorService/Disable",
+    "/rialto.twofactor.v1.TwoFactorService/Enable",
+    "/rialto.twofactor.v1.TwoFactorService/GetBackupCodes",
+    "/rialto.twofactor.v1.TwoFactorService/GetStatus",
+    "/rialto.twofactor.v1.TwoFactorService/RegenerateBackupCodes",
+    "/rialto.twofactor.v1.TwoFactorService/Setup",
 ];
 
 const fn open(path: &'static str, streaming: bool) -> Rule {
@@ -104,6 +117,10 @@ where
         let caller = self.checks.who(rule, &head).await?;
         if let (Some(record), Some(caller)) = (&record, &caller) {
             let _ = record.account.set(caller.account_id);
+        }
+        if caller.is_some_and(|caller| caller.lacks_two_factor) && !WITHOUT_TWO_FACTOR.contains(&rule.path) {
+            let message = "the account's role needs two-factor authentication; enable it first";
+            return Err(Error::new(Reason::TwoFactorRequired, message).into());
         }
         if let (Access::Permission(permission), Some(caller)) = (rule.access, &caller) {
             // The rest of it, for which objects, is the method's to put into its query.
@@ -315,6 +332,13 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn what_can_be_called_without_two_factor_exists() {
+        for path in WITHOUT_TWO_FACTOR {
+            assert!(policy::rule(path).is_some_and(|rule| rule.access == Access::Authenticated), "{path}");
+        }
+    }
 
     #[test]
     fn only_one_bearer_token_is_accepted() {

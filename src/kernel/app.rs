@@ -13,6 +13,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::rates::Rates;
 use crate::kernel::redis::Redis;
 use crate::kernel::rng::Rng;
+use crate::kernel::seal::Sealer;
 
 /// A node's shared state. Cheap to clone.
 pub type App = Arc<Shared>;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Randomness.
     pub rng: Rng,
+    /// What seals small secrets.
+    pub sealer: Sealer,
     /// Rate limits.
     pub rates: Rates,
     /// Counters.
@@ -48,6 +51,7 @@ pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Resul
         db: Db::new(&config.database),
         bus: Bus::start(redis.clone(), &node, stopping.clone()),
         rates: Rates::new(config.rates.clone(), redis.clone(), clock.clone()),
+        sealer: Sealer::new(&config.secrets, rng)?,
         metrics: Arc::new(Metrics::with_database()),
         redis,
         clock,

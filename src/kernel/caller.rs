@@ -23,6 +23,8 @@ pub struct Caller {
     pub abilities: Arc<Abilities>,
     /// The account's token version, which a stream's session is checked against later.
     pub token_version: i32,
+    /// Whether the account's role needs two-factor authentication that it does not have. The gate lets it do little.
+    pub lacks_two_factor: bool,
 }
 
 impl Caller {

@@ -23,6 +23,10 @@ pub struct Config {
     pub redis: Redis,
     /// Accounts, sessions and tokens.
     pub auth: Auth,
+    /// Secrets at rest.
+    pub secrets: Secrets,
+    /// Two-factor authentication.
+    pub two_factor: TwoFactor,
     /// Rate limits.
     pub rates: Rates,
     /// Logs.
@@ -186,6 +190,43 @@ pub struct SigningKey {
     pub seed: Secret,
 }
 
+/// Secrets at rest.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// AES-256 keys. The first seals, all open: to rotate, put a new one first on every server, run `rialto keys rotate`,
+    /// and drop the old one. Whoever drops one too early loses what it has sealed.
+    pub sealing_keys: Vec<SealingKey>,
+}
+
+/// A key that seals small secrets (`kernel::seal`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealingKey {
+    /// What sealed values call it: 1 to 64 bytes.
+    pub id: String,
+    /// 32 random bytes in base64: `openssl rand -base64 32`.
+    pub key: Secret,
+}
+
+/// Two-factor authentication.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TwoFactor {
+    /// What authenticators call this server: 1 to 64 bytes without a colon.
+    pub issuer: String,
+    /// How many steps of 30 seconds an authenticator's clock may be off, either way; at most 2.
+    pub skew_steps: u16,
+    /// Roles whose accounts need it: without it they can do nothing but enable it. `user` and `admin` are known.
+    pub required_roles: Vec<String>,
+}
+
+impl Default for TwoFactor {
+    fn default() -> Self {
+        Self { issuer: "Rialto".into(), skew_steps: 1, required_roles: Vec::new() }
+    }
+}
+
 /// Rate limits. Each allows `calls` in `seconds`, all of them at once if need be, and then one every `seconds / calls`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -204,6 +245,9 @@ pub struct Rates {
     pub authentication: Limit,
     /// Sensitive calls, per account. Refused while Redis is away.
     pub sensitive: Limit,
+    /// Wrong passwords and codes where an account is confirmed, per account, from wherever they come. Refused while Redis
+    /// is away.
+    pub second_factor: Limit,
 }
 
 /// One limit.
@@ -228,6 +272,7 @@ impl Default for Rates {
             message: limit(100, 5),
             authentication: limit(10, 60),
             sensitive: limit(5, 60),
+            second_factor: limit(5, 15 * 60),
         }
     }
 }
@@ -348,6 +393,14 @@ impl Config {
                 problems.push(format!("auth.signing_keys {:?}: {problem}", key.id));
             }
         }
+        if self.secrets.sealing_keys.is_empty() {
+            problems.push("secrets.sealing_keys is empty; make a key with `openssl rand -base64 32`".into());
+        }
+        for key in &self.secrets.sealing_keys {
+            if let Err(problem) = key.key_bytes() {
+                problems.push(format!("secrets.sealing_keys {:?}: {problem}", key.id));
+            }
+        }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unfit(problems)) }
     }
 }
@@ -355,18 +408,24 @@ impl Config {
 impl SigningKey {
     /// The seed, when it is 32 bytes that look random.
     pub fn seed_bytes(&self) -> Result<[u8; 32], &'static str> {
-        use base64::Engine;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(self.seed.expose()).ok();
-        let seed: [u8; 32] =
-            bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("the seed is not 32 bytes in base64")?;
-        // 32 random bytes have fewer than 16 different values once in 10^12.
-        let different = seed.iter().collect::<std::collections::HashSet<_>>().len();
-        if different < 16 || seed.is_ascii() {
-            Err("the seed is not random; use `openssl rand -base64 32`")
-        } else {
-            Ok(seed)
-        }
+        random_bytes(&self.seed)
     }
+}
+
+impl SealingKey {
+    /// The key, when it is 32 bytes that look random.
+    pub fn key_bytes(&self) -> Result<[u8; 32], &'static str> {
+        random_bytes(&self.key)
+    }
+}
+
+fn random_bytes(text: &Secret) -> Result<[u8; 32], &'static str> {
+    use base64::Engine;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text.expose()).ok();
+    let bytes: [u8; 32] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("it is not 32 bytes in base64")?;
+    // 32 random bytes have fewer than 16 different values once in 10^12.
+    let different = bytes.iter().collect::<std::collections::HashSet<_>>().len();
+    if different < 16 || bytes.is_ascii() { Err("it is not random; use `openssl rand -base64 32`") } else { Ok(bytes) }
 }
 
 /// The password in a URL's authority.
@@ -399,6 +458,8 @@ mod tests {
         config.redis.url = Secret::new("redis://cache:6379");
         let seed = Secret::new("5iEC1h4mHVbGthv6WAjz5WtNW0by4dJu4okz0F1iyAw=");
         config.auth.signing_keys = vec![SigningKey { id: "a".into(), seed }];
+        let key = Secret::new("OFrIFmCvHScIk4bMqqmaJ0Tq5VLLWVFTB6Mx0fbKv5I=");
+        config.secrets.sealing_keys = vec![SealingKey { id: "a".into(), key }];
         config
     }
 
@@ -418,6 +479,8 @@ mod tests {
         refused(|config| config.database.url = Secret::new("postgres://postgres:postgres@db/app"));
         refused(|config| config.redis.url = Secret::new("redis://:changeme-please@cache"));
         refused(|config| config.auth.signing_keys[0].seed = Secret::new("c2hvcnQ="));
+        refused(|config| config.secrets.sealing_keys.clear());
+        refused(|config| config.secrets.sealing_keys[0].key = Secret::new("c2hvcnQ="));
         let ascii = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=";
         assert!(SigningKey { id: "a".into(), seed: Secret::new(ascii) }.seed_bytes().is_err());
     }
@@ -437,5 +500,6 @@ mod tests {
     fn secrets_do_not_print() {
         let printed = format!("{:?} {}", fit(), serde_json::to_string(&fit()).unwrap());
         assert!(!printed.contains("ahz5Quoh4oocha3b") && !printed.contains("5iEC1h4m"), "{printed}");
+        assert!(!printed.contains("OFrIFmCv"), "{printed}");
     }
 }

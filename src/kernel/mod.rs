@@ -16,6 +16,7 @@ pub mod policy;
 pub mod rates;
 pub mod redis;
 pub mod rng;
+pub mod seal;
 pub mod secret;
 pub mod telemetry;
 pub mod validate;

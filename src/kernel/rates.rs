@@ -33,6 +33,8 @@ pub enum Rate {
     Authentication,
     /// Sensitive calls; refused while Redis is away.
     Sensitive,
+    /// Proving again who one is, by password and code; refused while Redis is away.
+    SecondFactor,
 }
 
 /// Who is counted.
@@ -118,7 +120,7 @@ impl Rates {
         if slot.taken == 0 && slot.refused_until <= now {
             let granted = match self.take(rate, subject, limit).await {
                 Some(granted) => granted,
-                None if rate == Rate::Sensitive => return Err(closed()),
+                None if matches!(rate, Rate::Sensitive | Rate::SecondFactor) => return Err(closed()),
                 None => slot.take_locally(limit, now),
             };
             slot.taken = granted.granted;
@@ -137,6 +139,11 @@ impl Rates {
         Ok(Allowance { limit: limit.calls, remaining: slot.left + slot.taken, reset })
     }
 
+    /// Takes back a call that was counted: this node lets the next one of the subject pass without counting it.
+    pub async fn give_back(&self, rate: Rate, subject: Subject) {
+        self.slots.get_with((rate, subject), Arc::default).lock().await.taken += 1;
+    }
+
     /// The limit that counts a subject's calls.
     pub fn limit(&self, rate: Rate, subject: Subject) -> Limit {
         let limit = match (rate, subject) {
@@ -146,6 +153,7 @@ impl Rates {
             (Rate::Message, _) => self.config.message,
             (Rate::Authentication, _) => self.config.authentication,
             (Rate::Sensitive, _) => self.config.sensitive,
+            (Rate::SecondFactor, _) => self.config.second_factor,
         };
         Limit { calls: limit.calls.saturating_mul(self.config.factor).max(1), seconds: limit.seconds.max(1) }
     }

@@ -26,6 +26,7 @@ use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
 use crate::domains::roles::{RoleService, Roles};
+use crate::domains::two_factor::TwoFactorService;
 use crate::gate::Gate;
 use crate::kernel::app::{self, App};
 use crate::kernel::clock::Clock;
@@ -34,6 +35,7 @@ use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
+use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorServiceServer;
 
 /// A server that runs.
 pub struct Server {
@@ -108,6 +110,7 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
     let auth = AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?;
     let messaging = MessagingService::start(app.clone());
     let roles = RoleService::new(app.clone(), Arc::clone(roles), Arc::clone(sessions));
+    let two_factor = TwoFactorService::new(app.clone(), Arc::clone(sessions), auth.confirmation())?;
     Ok(Routes::default()
         .add_service(
             AuthServiceServer::new(auth)
@@ -125,6 +128,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
         )
         .add_service(
             RoleServiceServer::new(roles)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            TwoFactorServiceServer::new(two_factor)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

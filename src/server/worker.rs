@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domains::{auth, roles};
+use crate::domains::{auth, roles, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 
@@ -20,6 +20,16 @@ pub async fn run(app: App) {
             Ok(0) => {}
             Ok(assignments) => tracing::info!(assignments, "deleted assignments of roles that have expired"),
             Err(error) => tracing::warn!(%error, "expired assignments of roles can't be deleted"),
+        }
+        match auth::jobs::delete_expired_challenges(&app).await {
+            Ok(0) => {}
+            Ok(challenges) => tracing::info!(challenges, "deleted expired login challenges"),
+            Err(error) => tracing::warn!(%error, "expired login challenges can't be deleted"),
+        }
+        match two_factor::jobs::delete_abandoned_setups(&app).await {
+            Ok(0) => {}
+            Ok(setups) => tracing::info!(setups, "deleted two-factor setups that were not finished"),
+            Err(error) => tracing::warn!(%error, "abandoned two-factor setups can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(&app).await {
             Ok(0) => {}

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rialto::dev::services::PrivateRedis;
-use rialto::kernel::config::Config;
+use rialto::kernel::config::{Config, SealingKey};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -127,20 +127,27 @@ async fn dev_stops_everything_when_one_of_its_children_crashes() {
     child.kill().await.unwrap();
 }
 
-fn production(config: &Config) -> Vec<(String, String)> {
+pub fn production(config: &Config) -> Vec<(String, String)> {
     let key = &config.auth.signing_keys[0];
+    let sealing: Vec<_> = config.secrets.sealing_keys.iter().map(sealing_key).collect();
     vec![
         ("RIALTO_DATABASE__URL".into(), config.database.url.expose().into()),
         ("RIALTO_REDIS__URL".into(), config.redis.url.expose().into()),
         ("RIALTO_SERVER__LISTEN".into(), "127.0.0.1:0".into()),
         ("RIALTO_AUTH__SIGNING_KEYS".into(), format!("[{{id={:?},seed={:?}}}]", key.id, key.seed.expose())),
+        ("RIALTO_SECRETS__SEALING_KEYS".into(), format!("[{}]", sealing.join(","))),
     ]
+}
+
+fn sealing_key(key: &SealingKey) -> String {
+    format!("{{id={:?},key={:?}}}", key.id, key.key.expose())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_refuses_to_start_without_explicit_and_safe_configuration() {
     let (started, _, error) = output(&mut rialto(&["serve"])).await;
     assert!(!started && error.contains("database.url is not set") && error.contains("auth.signing_keys"), "{error}");
+    assert!(error.contains("secrets.sealing_keys is empty"), "{error}");
 
     let world = World::new().await;
     let weak = ("RIALTO_AUTH__SIGNING_KEYS", "[{id=\"a\",seed=\"YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=\"}]");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use reqwest::Method;
 use rialto::kernel::clock::Clock;
-use rialto::kernel::config::{Config, SigningKey};
+use rialto::kernel::config::{Config, SealingKey, SigningKey};
 use rialto::kernel::db;
 use rialto::kernel::rng::Rng;
 use rialto::kernel::secret::Secret;
@@ -27,6 +27,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The seed of the tests' signing key: 32 random bytes.
 const SEED: &str = "5iEC1h4mHVbGthv6WAjz5WtNW0by4dJu4okz0F1iyAw=";
+
+/// The tests' sealing key.
+const KEY: &str = "Wn0xVt1pQh2vJYd6mLrS9bKc8uEo3fTgXzAaNi5Pq7M=";
 
 /// A database and a Redis prefix that no other test has.
 pub struct World {
@@ -66,6 +69,7 @@ impl World {
         config.redis.url = Secret::new(redis_url);
         config.redis.prefix = format!("test:{name:032x}:");
         config.auth.signing_keys = vec![SigningKey { id: "test".into(), seed: Secret::new(SEED) }];
+        config.secrets.sealing_keys = vec![SealingKey { id: "test".into(), key: Secret::new(KEY) }];
         // Tests of the limits set their own.
         config.rates.factor = 1000;
         Self { config, clock: Clock::default(), admin_url: admin_url.into(), database }

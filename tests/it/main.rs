@@ -16,5 +16,6 @@ mod messaging;
 mod nodes;
 mod proxy;
 mod roles;
+mod two_factor;
 mod web;
 mod websocket;

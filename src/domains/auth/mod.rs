@@ -1,11 +1,15 @@
 //! Accounts, sessions, tokens.
 //!
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
-//! on every node; a refresh token works once; nobody learns whether an e-mail address has an account by trying to log in.
+//! on every node; a refresh token works once; a login whose account has a second factor opens no session without it; nobody learns whether an e-mail address has an account by trying to log in.
 //!
-//! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts),
-//! [`role_of`], [`set_role`] and [`Sessions::changed`] (roles), and [`seed_accounts`] (demo data).
+//! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
+//! (before what only the owner may do), [`missing_accounts`] (who names accounts), [`role_of`], [`set_role`] and
+//! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data).
 
+mod challenge;
+mod confirm;
+mod login;
 mod model;
 mod passwords;
 mod service;
@@ -24,6 +28,7 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::proto::rialto::policy::v1::Role;
 
+pub use confirm::Confirmation;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
@@ -44,6 +49,25 @@ pub async fn role_of(conn: &mut Conn, id: Uuid) -> Result<Option<(Role, bool)>, 
 /// left. Tell [`Sessions::changed`] after the commit.
 pub async fn set_role(conn: &mut Conn, id: Uuid, role: Role, now: DateTime<Utc>) -> Result<(), Error> {
     if model::Account::set_role(conn, id, role, now).await? { Ok(()) } else { Err(Error::not_found("account")) }
+}
+
+/// Notes that an account's second factor was enabled or disabled, and ends its sessions, but for `keep`. To be called in the
+/// transaction that does it, before anything else there: it locks the account, which a login locks too. After the commit
+/// comes [`Sessions::changed`].
+pub async fn set_two_factor(
+    conn: &mut Conn,
+    account_id: Uuid,
+    enabled: bool,
+    keep: Option<Uuid>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if !model::Account::set_two_factor(conn, account_id, enabled, now).await? {
+        return Err(Error::not_found("account"));
+    }
+    match keep {
+        Some(session_id) => model::Session::revoke_others(conn, account_id, session_id, now).await,
+        None => model::Account::revoke_sessions(conn, account_id, now).await.map(drop),
+    }
 }
 
 /// An account of the demo data.

@@ -26,6 +26,8 @@ pub struct Account {
     state: String,
     pub token_version: i32,
     pub created_at: DateTime<Utc>,
+    /// Whether a login needs a code.
+    pub two_factor: bool,
 }
 
 /// An account to be created.
@@ -48,6 +50,11 @@ impl Account {
         policy::role_by_name(&self.role)
     }
 
+    /// Whether its role is among those that need two-factor authentication.
+    pub fn needs_two_factor(&self, roles: &[String]) -> bool {
+        roles.contains(&self.role)
+    }
+
     /// Whether it may do anything at all.
     pub fn is_active(&self) -> bool {
         self.state == ACTIVE
@@ -66,6 +73,24 @@ impl Account {
             .first(conn)
             .await;
         Ok(row.optional()?)
+    }
+
+    /// By id, with the hash of its password.
+    pub async fn with_password_hash(conn: &mut Conn, id: Uuid) -> Result<Option<(Self, String)>, Error> {
+        let columns = (Self::as_select(), accounts::password_hash);
+        Ok(accounts::table.find(id).select(columns).first(conn).await.optional()?)
+    }
+
+    /// By id, with the hash of its password, locked until the transaction ends.
+    pub async fn lock(conn: &mut Conn, id: Uuid) -> Result<Option<(Self, String)>, Error> {
+        let columns = (Self::as_select(), accounts::password_hash);
+        Ok(accounts::table.find(id).select(columns).for_no_key_update().first(conn).await.optional()?)
+    }
+
+    /// Notes whether a login needs a code. False when there is no such account.
+    pub async fn set_two_factor(conn: &mut Conn, id: Uuid, enabled: bool, now: DateTime<Utc>) -> Result<bool, Error> {
+        let values = (accounts::two_factor.eq(enabled), accounts::updated_at.eq(now));
+        Ok(diesel::update(accounts::table.find(id)).set(values).execute(conn).await? == 1)
     }
 
     /// Those of these ids that belong to active accounts.
@@ -145,6 +170,7 @@ pub struct Session {
     pub revoked_at: Option<DateTime<Utc>>,
     pub user_agent: String,
     pub address: String,
+    pub reauthenticated_at: Option<DateTime<Utc>>,
 }
 
 impl Session {
@@ -187,6 +213,32 @@ impl Session {
             .set(sessions::revoked_at.eq(now))
             .execute(conn)
             .await?;
+        Ok(())
+    }
+
+    /// Notes that the owner has proved who they are.
+    pub async fn reauthenticated(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        diesel::update(sessions::table.find(id)).set(sessions::reauthenticated_at.eq(now)).execute(conn).await?;
+        Ok(())
+    }
+
+    /// When the owner last proved who they are, if the session is live.
+    pub async fn last_proof(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Error> {
+        let live = sessions::table
+            .find(id)
+            .filter(sessions::revoked_at.is_null())
+            .filter(sessions::expires_at.gt(now))
+            .select(sessions::reauthenticated_at);
+        Ok(live.first(conn).await.optional()?.flatten())
+    }
+
+    /// Ends the other sessions of an account.
+    pub async fn revoke_others(conn: &mut Conn, account_id: Uuid, keep: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        let others = sessions::table
+            .filter(sessions::account_id.eq(account_id))
+            .filter(sessions::id.ne(keep))
+            .filter(sessions::revoked_at.is_null());
+        diesel::update(others).set(sessions::revoked_at.eq(now)).execute(conn).await?;
         Ok(())
     }
 
@@ -285,6 +337,7 @@ impl RefreshToken {
     }
 }
 
-fn hash(token: &str) -> Vec<u8> {
+/// A token as it is stored. It is 32 random bytes, so a fast hash without salt is enough.
+pub fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }

@@ -10,34 +10,35 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::login::{Begun, Client, invalid_credentials};
 use super::model::{Account, Exchange, NewAccount, RefreshToken, Session, fold_email};
 use super::passwords::Passwords;
-use super::{Keys, Sessions};
+use super::sessions::RECENT;
+use super::{Confirmation, Keys, Sessions};
+use crate::domains::two_factor::Proof;
 use crate::kernel::app::App;
-use crate::kernel::caller::{ActingAccount, Caller, ClientAddress};
+use crate::kernel::caller::{ActingAccount, Caller};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::rates::{Rate, Subject};
 use crate::kernel::wire;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
 use crate::proto::rialto::auth::v1::{
-    GetMeRequest, GetMeResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshRequest,
-    RefreshResponse, RegisterRequest, RegisterResponse, RevokeSessionsRequest, RevokeSessionsResponse,
+    GetMeRequest, GetMeResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, ReauthenticateRequest,
+    ReauthenticateResponse, RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, RevokeSessionsRequest,
+    RevokeSessionsResponse, VerifyTwoFactorRequest, VerifyTwoFactorResponse,
 };
 use crate::proto::rialto::policy::v1::Role;
 
-/// Longer user agents are cut before they are stored.
-const USER_AGENT_CHARS: usize = 256;
-
 /// The service.
 pub struct AuthService {
-    app: App,
+    pub(super) app: App,
     keys: Arc<Keys>,
     sessions: Arc<Sessions>,
     passwords: Passwords,
 }
 
 /// A pair of tokens.
-struct Tokens {
+pub struct Tokens {
     access: String,
     refresh: String,
     expires_in: i32,
@@ -50,39 +51,29 @@ impl AuthService {
         Ok(Self { app, keys, sessions, passwords })
     }
 
-    async fn open_session(&self, account: &Account, user_agent: String, address: String) -> Result<Tokens, Error> {
-        let now = self.app.clock.now();
-        let session = Session {
-            id: self.app.rng.id(now)?,
-            account_id: account.id,
-            created_at: now,
-            last_seen_at: now,
-            expires_at: now + self.refresh_lifetime(),
-            revoked_at: None,
-            user_agent,
-            address,
-        };
-        let refresh = self.refresh_token()?;
-        let mut conn = self.app.db.get().await?;
-        conn.transaction(async |conn| {
-            session.insert(conn).await?;
-            RefreshToken::insert(conn, &refresh, session.id, now, self.refresh_lifetime()).await
-        })
-        .await?;
-        self.tokens(account, session.id, refresh, now)
-    }
-
-    fn tokens(&self, account: &Account, session: Uuid, refresh: String, now: DateTime<Utc>) -> Result<Tokens, Error> {
+    pub(super) fn tokens(
+        &self,
+        account: &Account,
+        session: Uuid,
+        refresh: String,
+        now: DateTime<Utc>,
+    ) -> Result<Tokens, Error> {
         let (access, expires_in) = self.keys.issue(account.id, session, account.token_version, now)?;
         Ok(Tokens { access, refresh, expires_in: i32::try_from(expires_in).unwrap_or(i32::MAX) })
     }
 
-    fn refresh_token(&self) -> Result<String, Error> {
+    /// 32 random bytes, as a token that nobody guesses.
+    pub(super) fn random_token(&self) -> Result<String, Error> {
         Ok(URL_SAFE_NO_PAD.encode(self.app.rng.bytes::<32>()?))
     }
 
-    fn refresh_lifetime(&self) -> Duration {
+    pub(super) fn refresh_lifetime(&self) -> Duration {
         Duration::seconds(i64::from(self.app.config.auth.refresh_token_seconds))
+    }
+
+    /// Confirms callers, on the same permits for hashing.
+    pub fn confirmation(&self) -> Confirmation {
+        Confirmation::new(self.app.clone(), self.passwords.clone())
     }
 
     /// Counts an attempt on the account that an e-mail address names, whether there is one or not.
@@ -116,7 +107,7 @@ impl Contract for AuthService {
     }
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
-        let (user_agent, address) = client(&request);
+        let client = Client::of(&request);
         let LoginRequest { email, password } = request.into_inner();
         self.count_attempt(&email).await?;
         let found = {
@@ -124,15 +115,34 @@ impl Contract for AuthService {
             Account::by_email(&mut conn, &email).await?
         };
         let (account, hash) = found.unzip();
-        let matches = self.passwords.verify(password, hash).await?;
-        let Some(account) = account.filter(|_| matches) else {
-            return Err(Error::new(Reason::InvalidCredentials, "e-mail address or password is wrong").into());
+        let matches = self.passwords.verify(password, hash.clone()).await?;
+        let (Some(account), Some(hash), true) = (account, hash, matches) else {
+            return Err(invalid_credentials().into());
         };
-        if !account.is_active() {
-            return Err(Error::new(Reason::AccountNotActive, "the account is not active").into());
-        }
-        let tokens = self.open_session(&account, user_agent, address).await?;
-        Ok(ActingAccount(account.id).on(LoginResponse {
+        let response = match self.begin_login(account.id, &hash, client).await? {
+            Begun::Session(tokens) => LoginResponse {
+                access_token: tokens.access,
+                refresh_token: tokens.refresh,
+                expires_in: tokens.expires_in,
+                token_type: "Bearer".into(),
+                ..Default::default()
+            },
+            Begun::Challenge(challenge_token) => {
+                LoginResponse { two_factor_required: true, challenge_token, ..Default::default() }
+            }
+        };
+        Ok(ActingAccount(account.id).on(response))
+    }
+
+    async fn verify_two_factor(
+        &self,
+        request: Request<VerifyTwoFactorRequest>,
+    ) -> Result<Response<VerifyTwoFactorResponse>, Status> {
+        let client = Client::of(&request);
+        let request = request.into_inner();
+        let proof = Proof::required(&request.code, &request.backup_code)?;
+        let (account_id, tokens) = self.finish_login(&request.challenge_token, proof, client).await?;
+        Ok(ActingAccount(account_id).on(VerifyTwoFactorResponse {
             access_token: tokens.access,
             refresh_token: tokens.refresh,
             expires_in: tokens.expires_in,
@@ -140,9 +150,24 @@ impl Contract for AuthService {
         }))
     }
 
+    async fn reauthenticate(
+        &self,
+        request: Request<ReauthenticateRequest>,
+    ) -> Result<Response<ReauthenticateResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let request = request.into_inner();
+        let proof = Proof::parse(&request.code, &request.backup_code)?;
+        self.confirmation().confirm(caller.account_id, request.password, proof).await?;
+        let now = self.app.clock.now();
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        Session::reauthenticated(&mut conn, caller.session_id, now).await?;
+        let valid_until = Some(wire::timestamp(now + RECENT));
+        Ok(Response::new(ReauthenticateResponse { valid_until }))
+    }
+
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let old = request.into_inner().refresh_token;
-        let new = self.refresh_token()?;
+        let new = self.random_token()?;
         let (now, lifetime) = (self.app.clock.now(), self.refresh_lifetime());
         let mut conn = self.app.db.get().await?;
         let exchange =
@@ -197,11 +222,4 @@ impl Contract for AuthService {
         self.revoke_all(account_id).await?;
         Ok(Response::new(RevokeSessionsResponse {}))
     }
-}
-
-/// The user agent and address of a request, as a session remembers them.
-fn client<T>(request: &Request<T>) -> (String, String) {
-    let user_agent = request.metadata().get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let address = ClientAddress::of(request.extensions()).map(|address| address.to_string()).unwrap_or_default();
-    (user_agent.chars().take(USER_AGENT_CHARS).collect(), address)
 }

@@ -24,6 +24,8 @@ use crate::kernel::error::{Error, Reason};
 const CHANNEL: &str = "sessions";
 /// How long a node may believe what it read, should a message of the bus be lost without the link going down.
 const BELIEVED: Duration = Duration::from_secs(10);
+/// How long a proof of identity counts as recent.
+pub const RECENT: chrono::Duration = chrono::Duration::minutes(5);
 /// How often open streams are checked while the bus is down.
 const RECHECK: Duration = Duration::from_secs(1);
 
@@ -97,7 +99,22 @@ impl Sessions {
             // The gate adds those of the account's other roles.
             abilities: Abilities::built_in(role),
             token_version: token.version,
+            lacks_two_factor: !known.account.two_factor
+                && known.account.needs_two_factor(&self.app.config.two_factor.required_roles),
         })
+    }
+
+    /// Refuses a caller who has not logged in or called Reauthenticate in the last five minutes. Asks Postgres: what needs
+    /// this is rare, and must not be let through by what a node remembers.
+    pub async fn require_recent_authentication(&self, caller: &Caller) -> Result<(), Error> {
+        let now = self.app.clock.now();
+        let mut conn = self.app.db.get().await?;
+        let proved = Session::last_proof(&mut conn, caller.session_id, now).await?;
+        if proved.is_some_and(|at| at + RECENT > now) {
+            return Ok(());
+        }
+        let message = "this needs a login or a Reauthenticate within the last five minutes";
+        Err(Error::new(Reason::ReauthenticationRequired, message))
     }
 
     /// The account of a caller, as it was when the call was authenticated.

@@ -1,0 +1,101 @@
+//! Two-factor authentication: one-time passwords and backup codes.
+//!
+//! Promises: a code works once, also when it is sent twice at the same instant, and never after a newer one; a backup code
+//! works once; secrets are sealed at rest and shown once; whoever has a session and not the password, or not the second
+//! factor, can't change either.
+//!
+//! Others may call: [`Proof`] (`auth`, at login and re-authentication). Here only the service calls `auth`, and what
+//! `auth` calls is below it, so that the two domains stay without a circle.
+
+mod backup_codes;
+mod model;
+mod qr;
+mod rotation;
+mod service;
+mod totp;
+
+pub mod jobs;
+
+use uuid::Uuid;
+
+use self::backup_codes::BackupCode;
+use self::model::{BackupCodes, Enrolment, place};
+use self::totp::Codes;
+use crate::kernel::app::App;
+use crate::kernel::db::Conn;
+use crate::kernel::error::{Error, Reason};
+
+pub use rotation::{Resealed, reseal};
+pub use service::TwoFactorService;
+
+/// What somebody shows to have the second factor.
+pub struct Proof(Kind);
+
+enum Kind {
+    Code(String),
+    BackupCode(BackupCode),
+}
+
+impl Proof {
+    /// From the fields `code` and `backup_code` of a request; `None` when both are empty.
+    pub fn parse(code: &str, backup_code: &str) -> Result<Option<Self>, Error> {
+        match (code.is_empty(), backup_code.is_empty()) {
+            (true, true) => Ok(None),
+            (false, true) => Ok(Some(Self(Kind::Code(digits(code)?)))),
+            (true, false) => {
+                let unfit = || Error::invalid_field("backup_code", "must be a backup code: 24 letters and digits");
+                Ok(Some(Self(Kind::BackupCode(BackupCode::parse(backup_code).ok_or_else(unfit)?))))
+            }
+            (false, false) => Err(Error::invalid_field("backup_code", "must not come together with code")),
+        }
+    }
+
+    /// As [`Self::parse`], when one of the fields must be there.
+    pub fn required(code: &str, backup_code: &str) -> Result<Self, Error> {
+        Self::parse(code, backup_code)?.ok_or_else(missing)
+    }
+
+    /// Uses it up for an account. Refused when it is wrong or was used before. The caller has counted the attempt.
+    pub async fn spend(self, app: &App, conn: &mut Conn, account_id: Uuid) -> Result<(), Error> {
+        let enrolment = Enrolment::of(conn, account_id).await?.filter(|enrolment| enrolment.enabled_at.is_some());
+        let enrolment = enrolment.ok_or_else(not_enabled)?;
+        let now = app.clock.now();
+        let good = match self.0 {
+            Kind::Code(code) => match codes(app, &enrolment)?.step(&code, now) {
+                Some(step) => enrolment.spend_step(conn, step).await?,
+                None => false,
+            },
+            Kind::BackupCode(code) => BackupCodes::spend(conn, account_id, &code.hash(account_id), now).await?,
+        };
+        if good { Ok(()) } else { Err(wrong_code()) }
+    }
+}
+
+/// A proof is needed and there is none.
+pub fn missing() -> Error {
+    Error::invalid_field("code", "is needed, or backup_code: the account has two-factor authentication")
+}
+
+/// The account has no second factor.
+pub fn not_enabled() -> Error {
+    Error::new(Reason::TwoFactorNotEnabled, "the account does not have two-factor authentication")
+}
+
+fn wrong_code() -> Error {
+    Error::new(Reason::TwoFactorCodeInvalid, "the code is wrong, was used before, or has expired")
+}
+
+/// The six digits of a code, which authenticators show in two groups.
+fn digits(code: &str) -> Result<String, Error> {
+    let digits: String = code.chars().filter(|c| *c != ' ').collect();
+    if digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(digits)
+    } else {
+        Err(Error::invalid_field("code", "must be 6 digits"))
+    }
+}
+
+fn codes(app: &App, enrolment: &Enrolment) -> Result<Codes, Error> {
+    let secret = app.sealer.open(&enrolment.secret, place(enrolment.account_id))?;
+    Codes::new(&secret, &app.config.two_factor)
+}
