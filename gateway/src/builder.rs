@@ -205,9 +205,11 @@ impl Builder {
     }
 
     /// How long an event stream may be silent before a comment keeps it alive, and how often a WebSocket is pinged
-    /// (default 15 s). A WebSocket of which nothing was heard for twice as long is closed.
+    /// (default 15 s, at most a year). A WebSocket of which nothing was heard for twice as long is closed.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
-        self.limits.heartbeat = interval;
+        // Clocks end somewhere.
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        self.limits.heartbeat = interval.min(YEAR);
         self
     }
 

@@ -15,6 +15,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use rialto_gateway::Builder;
 use serde_json::json;
+use support::net::Client;
 use support::{Fixture, Iter, framed, library_with, ok, pool, trailers};
 use tokio::sync::mpsc;
 use tonic::body::Body;
@@ -213,6 +214,48 @@ async fn the_head_does_not_wait_for_a_silent_stream_and_comments_keep_it_alive()
         .send(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().expect("name"), 0.into())])))
         .expect("open");
     assert_eq!(next().await, "event: end\ndata: {}\n\n");
+}
+
+#[tokio::test]
+async fn a_silent_stream_has_a_head_and_heartbeats_on_the_wire() {
+    let (f, _sender, _) = fed(|b| b.stream_header_hold(Duration::from_millis(1)).heartbeat(Duration::from_millis(1)));
+    let mut client = Client::http1(f.addr()).await;
+    let response = client.send(watch("/v1/watch/t", "text/event-stream")).await.expect("a head");
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut body, mut text) = (response.into_body(), Vec::new());
+    while !text.ends_with(b": keep-alive\n\n: keep-alive\n\n") {
+        text.extend(body.frame().await.expect("a frame").expect("no error").into_data().expect("data"));
+    }
+    assert!(text.starts_with(b"retry: 1000\n\n: keep-alive\n\n"), "{}", String::from_utf8_lossy(&text));
+}
+
+#[tokio::test]
+async fn the_head_waits_for_the_first_message_as_long_as_it_is_told_to() {
+    let (f, sender, _) = fed(|b| b.stream_header_hold(Duration::MAX));
+    let mut client = Client::http1(f.addr()).await;
+    let mut answer = std::pin::pin!(client.send(watch("/v1/watch/t", "text/event-stream")));
+    // The call is open, so that the head could be there.
+    while f.calls.lock().expect("log").is_empty() {
+        tokio::select! {
+            _ = answer.as_mut() => panic!("nothing was said"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    sender.send(Frame::trailers(trailers(7))).expect("open");
+    let response = answer.await.expect("a head");
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (403, &"application/json".parse().expect("value"))
+    );
+}
+
+#[tokio::test]
+async fn a_heartbeat_may_be_as_rare_as_never() {
+    for heartbeat in [Duration::from_secs(i64::MAX as u64), Duration::MAX] {
+        let f = library_with(|b| b.heartbeat(heartbeat), |_| Ok(ok([event(json!({ "noteText": "hi" }))])));
+        let answer = f.send(watch("/v1/watch/t", "text/event-stream")).await;
+        assert!(answer.text().ends_with("event: end\ndata: {}\n\n"), "{}", answer.text());
+    }
 }
 
 #[tokio::test]
