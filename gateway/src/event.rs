@@ -5,6 +5,14 @@ use crate::codec::wire::{Raw, Reader, WireError};
 use crate::codec::{CodecError, Problem, scalar};
 use crate::route::plan::Rpc;
 
+/// The events that end a stream.
+pub(crate) const ENDS: [&str; 2] = ["end", "error"];
+
+/// The oneof member whose events could not be told from the end of the stream.
+pub(crate) fn ambiguous(m: &Message) -> Option<&Field> {
+    m.fields.iter().find(|f| f.oneof.is_some() && ENDS.contains(&&*f.json_name))
+}
+
 /// Writes the `id:` and `event:` lines of a message, as far as it has them.
 pub(crate) fn head(schema: &Schema, rpc: &Rpc, wire: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
     if let Some(path) = &rpc.id_field {

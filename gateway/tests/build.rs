@@ -15,6 +15,9 @@ fn build(methods: &str) -> Result<(), String> {
         message File {{ string name = 1; google.api.HttpBody file = 2; Info info = 3; int32 size = 4; }}
         message Info {{ string name = 1; }}
         message In {{ string a = 1; repeated string many = 2; In inner = 3; map<string, string> map = 4; }}
+        message Failing {{ oneof one {{ string text = 1; string error = 2; }} }}
+        message Ending {{ oneof one {{ string text = 1; string over = 2 [json_name = "end"]; }} }}
+        message Twice {{ oneof one {{ string error = 1; }} oneof two {{ string end = 2; }} }}
         service S {{ {methods} }}"#
     );
     Gateway::builder(&compile_text(&text)).build(()).map(drop).map_err(|e| e.to_string())
@@ -116,6 +119,22 @@ fn event_stream_options_are_checked() {
     {
         assert!(build(&rpc(returns, option)).is_err(), "{option}");
     }
+}
+
+#[test]
+fn no_event_of_a_declared_stream_has_the_name_of_its_end() {
+    let rpc = |returns: &str, option: &str| {
+        format!(r#"rpc A(In) returns (stream {returns}) {{ option (google.api.http) = {{ get: "/x" }}; {option} }}"#)
+    };
+    let option = "option (rialto.gateway.v1.event_stream) = {};";
+    for (returns, member) in [("Failing", "error"), ("Ending", "end")] {
+        let error = format!("t.S.A: event_stream: oneof member {member:?} would name events as the end of a stream");
+        assert_eq!(build(&rpc(returns, option)), Err(error));
+        // Whose methods nobody wrote for events may call their members what they like.
+        assert_eq!(build(&rpc(returns, "")), Ok(()));
+    }
+    // Two oneofs name no events.
+    assert_eq!(build(&rpc("Twice", option)), Ok(()));
 }
 
 #[test]

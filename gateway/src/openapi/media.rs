@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::schema::{Schemas, reference};
 use super::types::Form;
+use crate::event::ENDS;
 use crate::route::rule::Rule;
 use crate::route::template::Template;
 
@@ -142,7 +143,7 @@ fn event(method: &MethodDescriptor, schema: &Value) -> Value {
     if !cases.is_empty() {
         message["event"] = json!({ "enum": cases });
     }
-    let not_an_end = json!({ "properties": { "event": { "enum": ["end", "error"] } }, "required": ["event"] });
+    let not_an_end = json!({ "properties": { "event": { "enum": ENDS } }, "required": ["event"] });
     json!({
         "description": "A server-sent event (WHATWG HTML, section 9.2). Its data is the JSON of one message; \
             `end` or `error` comes last.",
@@ -159,7 +160,9 @@ fn cases(method: &MethodDescriptor) -> Vec<String> {
     let output = method.output();
     let mut oneofs = output.oneofs().filter(|o| !o.is_synthetic());
     match (oneofs.next(), oneofs.next()) {
-        (Some(one), None) => one.fields().map(|f| f.json_name().to_owned()).collect(),
+        (Some(one), None) if one.fields().all(|f| !ENDS.contains(&f.json_name())) => {
+            one.fields().map(|f| f.json_name().to_owned()).collect()
+        }
         _ => Vec::new(),
     }
 }

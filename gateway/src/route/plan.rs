@@ -13,6 +13,7 @@ use crate::builder::BuildError;
 use crate::codec::Bound;
 use crate::codec::MessageId;
 use crate::codec::schema::{Card, Field, Kind, Schema, Shape};
+use crate::event;
 use crate::http_body;
 
 /// A method.
@@ -31,7 +32,8 @@ pub(crate) struct Rpc {
     pub resume_field: Option<Vec<u16>>,
     /// The request field that takes the name of an uploaded file.
     pub filename_field: Option<FilenameField>,
-    /// The response has exactly one oneof, whose case names events.
+    /// The response has exactly one oneof, whose case names events. If it could name them as the end of a stream, it
+    /// names none.
     pub cases: bool,
 }
 
@@ -159,6 +161,13 @@ impl<'s> Planner<'s> {
         if declared && !method.is_server_streaming() {
             return Err(BuildError::rule(name, "event_stream is for server-streaming methods"));
         }
+        let message = self.schema.message(output);
+        let ambiguous = event::ambiguous(message).filter(|_| message.oneofs.len() == 1);
+        if let (true, Some(f)) = (declared, ambiguous) {
+            let problem =
+                format!("event_stream: oneof member {:?} would name events as the end of a stream", f.json_name);
+            return Err(BuildError::rule(name, problem));
+        }
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         Ok(Rpc {
             uri: path.parse().map_err(|_| BuildError::rule(name, "its name is not a path"))?,
@@ -169,7 +178,7 @@ impl<'s> Planner<'s> {
             id_field: self.event_field(name, output, &events.id_field)?,
             resume_field: self.event_field(name, input, &events.resume_field)?,
             filename_field: None,
-            cases: self.schema.message(output).oneofs.len() == 1,
+            cases: message.oneofs.len() == 1 && ambiguous.is_none(),
             input,
             output,
         })
