@@ -82,7 +82,8 @@ pub(crate) async fn stream(
     let first = poll_fn(|cx| body.poll_ready(cx));
     // Late is no failure: the stream is open and silent.
     let _ = tokio::time::timeout(shared.limits.header_hold, first).await;
-    if let Some(failure) = body.failed_early() {
+    if let Some(mut failure) = body.failed_early() {
+        shared.headers.failure(&head, &mut failure.headers);
         return Err(failure);
     }
     let mut response = Response::new(Body::new(body));

@@ -37,7 +37,7 @@ pub(crate) async fn respond(
 ) -> Result<Response<Body>, Box<Failure>> {
     let streaming = route.rpc.server_streaming;
     let first = match streaming {
-        true => answer.message().await.transpose()?.unwrap_or_default(),
+        true => answer.early_message().await?.unwrap_or_default(),
         false => answer.only_message().await?,
     };
     let output = shared.codec.schema.message(route.rpc.output);

@@ -18,6 +18,9 @@ pub(crate) struct HeaderRules {
     response: Vec<HeaderName>,
 }
 
+/// What a service may say about the representation (RFC 9110 section 8, RFC 9111, RFC 6266).
+const REPRESENTATION: [&str; 5] = ["cache-control", "content-disposition", "content-language", "etag", "last-modified"];
+
 /// Hop-by-hop headers (RFC 9110 section 7.6.1) and those that the gateway sets itself.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     const RESERVED: [&str; 20] = [
@@ -47,8 +50,9 @@ pub(crate) fn is_reserved(name: &HeaderName) -> bool {
 
 impl HeaderRules {
     pub fn new(request: Vec<HeaderName>, response: Vec<HeaderName>) -> Self {
-        let named =
-            |names: &[&'static str], more| names.iter().map(|n| HeaderName::from_static(n)).chain(more).collect();
+        let named = |names: &[&'static str], more: Vec<_>| {
+            names.iter().map(|n| HeaderName::from_static(n)).chain(more).collect()
+        };
         let idempotency = HeaderName::from_static("idempotency-key");
         Self {
             request: named(
@@ -56,20 +60,8 @@ impl HeaderRules {
                 request.into_iter().chain([idempotency]).collect::<Vec<_>>(),
             ),
             response: named(
-                &[
-                    "x-request-id",
-                    "retry-after",
-                    "ratelimit-limit",
-                    "ratelimit-remaining",
-                    "ratelimit-reset",
-                    // What a service may say about the representation (RFC 9110 section 8, RFC 9111, RFC 6266).
-                    "cache-control",
-                    "content-disposition",
-                    "content-language",
-                    "etag",
-                    "last-modified",
-                ],
-                response,
+                &["x-request-id", "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+                named(&REPRESENTATION, response),
             ),
         }
     }
@@ -92,6 +84,15 @@ impl HeaderRules {
         to.insert(header::TE, HeaderValue::from_static("trailers"));
         to.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         Ok(to)
+    }
+
+    /// The same for an answer that is a failure after all. What is said with the status counts more, and what holds for the
+    /// representation holds for none that has come.
+    pub fn failure(&self, head: &HeaderMap, to: &mut HeaderMap) {
+        let with_status = std::mem::take(to);
+        self.response(head, to);
+        REPRESENTATION.iter().for_each(|name| drop(to.remove(*name)));
+        to.extend(with_status);
     }
 
     /// Adds the metadata that clients may see; trailers replace headers of the same name.

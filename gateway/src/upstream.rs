@@ -137,12 +137,20 @@ impl Answer {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
+    /// The same while nothing was answered yet, so that a failure has the initial metadata too.
+    pub async fn early_message(&mut self) -> Result<Option<Bytes>, Box<Failure>> {
+        self.message().await.transpose().map_err(|mut failure| {
+            self.shared.headers.failure(&self.head, &mut failure.headers);
+            failure
+        })
+    }
+
     /// The message of a unary call that went well.
     pub async fn only_message(&mut self) -> Result<Bytes, Box<Failure>> {
-        let Some(message) = self.message().await.transpose()? else {
+        let Some(message) = self.early_message().await? else {
             return Err(Failure::upstream(Code::Internal, "the service answered without a message"));
         };
-        match self.message().await.transpose()? {
+        match self.early_message().await? {
             None => Ok(message),
             Some(_) => Err(Failure::upstream(Code::Internal, "the service answered with more than one message")),
         }

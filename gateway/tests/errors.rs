@@ -5,6 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rialto_gateway::{ErrorCode, ErrorRenderer};
@@ -178,6 +179,46 @@ async fn nonsense_from_upstream_is_an_upstream_error() {
         let answer = f.get("/v1/books/7").await;
         let reason = answer.json()["error"]["reason"].clone();
         assert_eq!((answer.status, reason), (status, json!("UPSTREAM_ERROR")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_service_said_before_it_failed_holds() {
+    let f = library_with(
+        |b| b,
+        |_| {
+            let mut trailers = support::trailers(10);
+            trailers.insert("ratelimit-remaining", "0".parse().expect("value"));
+            let body = Full::<Bytes>::default().with_trailers(async { Some(Ok(trailers)) });
+            let mut response = Response::new(Body::new(body));
+            for (name, value) in [
+                ("ratelimit-limit", "10"),
+                ("ratelimit-remaining", "1"),
+                ("x-secret", "1"),
+                // What holds for an answer that has not come.
+                ("cache-control", "max-age=60"),
+                ("content-disposition", "attachment"),
+                ("content-language", "de"),
+                ("etag", "\"1\""),
+                ("last-modified", "Sat, 21 Nov 2026 05:39:27 GMT"),
+            ] {
+                response.headers_mut().insert(name, value.parse().expect("value"));
+            }
+            Ok(response)
+        },
+    );
+    let ask = |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        request.header("accept", "text/event-stream, */*").body(Full::from("{}")).expect("request")
+    };
+    for request in [ask("PUT", "/v1/books/7"), ask("GET", "/v1/watch/t"), ask("POST", "/test.library.Library/GetBook")]
+    {
+        let (path, answer) = (request.uri().clone(), f.send(request).await);
+        assert_eq!(answer.status, 409, "{path}");
+        assert_eq!((answer.header("ratelimit-limit"), answer.header("ratelimit-remaining")), ("10", "0"), "{path}");
+        for name in ["x-secret", "cache-control", "content-disposition", "content-language", "etag", "last-modified"] {
+            assert_eq!(answer.header(name), "", "{path} {name}");
+        }
     }
 }
 
