@@ -78,7 +78,7 @@ pub(crate) async fn stream(
     answer: Answer,
 ) -> Result<Response<Body>, Box<Failure>> {
     let head = answer.head.clone();
-    let mut body = StreamBody::new(shared.clone(), route, format, asker, answer);
+    let mut body = StreamBody::new(shared.clone(), route, format, asker.without_problem(), answer);
     let first = poll_fn(|cx| body.poll_ready(cx));
     // Late is no failure: the stream is open and silent.
     let _ = tokio::time::timeout(shared.limits.header_hold, first).await;
