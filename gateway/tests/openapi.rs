@@ -143,6 +143,62 @@ fn methods_that_openapi_lacks_stand_beside_the_others_and_old_ones_are_deprecate
 }
 
 #[test]
+fn routes_that_openapi_cannot_tell_apart_are_all_there() {
+    let rule = |pattern: &str| format!("option (google.api.http) = {{ {pattern} }};");
+    let [multi, single] = [r#"get: "/v1/f/{path=**}""#, r#"get: "/v1/f/{name}""#].map(rule);
+    for (first, second) in [(&multi, &single), (&single, &multi)] {
+        let name = |rule: &String| if *rule == multi { "Multi" } else { "Single" };
+        let (one, two) = (name(first), name(second));
+        let doc = text_document(
+            &format!(
+                r#"message In {{ string name = 1; string path = 2; }}
+                service S {{ rpc {one}(In) returns (In) {{ {first} }} rpc {two}(In) returns (In) {{ {second} }} }}"#
+            ),
+            &Info::default(),
+        );
+        // The one that the gateway prefers for what fits both.
+        let item = &doc["paths"].as_object().expect("paths").values().next().expect("a path");
+        assert_eq!(
+            (doc["paths"].as_object().expect("paths").len(), &item["get"]["operationId"]),
+            (1, &json!("S_Single"))
+        );
+        let other = &item["x-additional-operations"]["GET /v1/f/{path=**}"];
+        assert_eq!(other["operationId"], "S_Multi", "{item}");
+    }
+}
+
+#[test]
+fn services_that_are_not_chosen_leave_no_trace() {
+    let text = r#"message In { string a = 1; } message Secret { string a = 1; }
+        service S { rpc A(In) returns (In) { option (google.api.http) = { get: "/x/{a}" }; } }
+        service Hidden {
+          rpc A(Secret) returns (Secret) { option (google.api.http) = {
+            get: "/hidden" additional_bindings { custom { kind: "PURGE" path: "/hidden" } }
+            additional_bindings { custom { kind: "PURGE" path: "/x/{a}" } }
+          }; }
+          rpc W(Secret) returns (stream Secret) { option (google.api.http) = { get: "/watch" }; }
+        }"#;
+    let info = Info { services: Some(vec!["t.S".into()]), ..Info::default() };
+    let doc = text_document(text, &info);
+    let keys = |value: &Value| value.as_object().expect("object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!((keys(&doc["paths"]), keys(&doc["paths"]["/x/{a}"])), (vec!["/x/{a}".into()], vec!["get".into()]));
+    assert_eq!(doc["tags"], json!([{ "name": "S" }]));
+    assert!(!doc.to_string().contains("Secret"), "{doc}");
+    let doc = async_document(&text_pool(text), &info, |_, _| {});
+    assert_eq!(doc["channels"], json!({}));
+}
+
+fn text_pool(text: &str) -> rialto_gateway::prost_reflect::DescriptorPool {
+    let text = format!(r#"syntax = "proto3"; package t; import "google/api/annotations.proto"; {text}"#);
+    let set = support::compile_text(&text);
+    rialto_gateway::prost_reflect::DescriptorPool::decode(set.as_slice()).expect("descriptors")
+}
+
+fn text_document(text: &str, info: &Info) -> Value {
+    document(&text_pool(text), info, |_, _| {})
+}
+
+#[test]
 fn every_stream_is_a_channel_of_the_asyncapi_document() {
     let info = Info { servers: vec!["https://example.com/base".into()], ..Info::default() };
     let doc = async_document(&support::pool(&["described.proto"]), &info, |method, operation| {

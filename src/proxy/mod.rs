@@ -60,7 +60,7 @@ impl Proxy {
         let (metrics, stopping) = (Arc::new(Metrics::default()), CancellationToken::new());
 
         let gateway = gateway(&config, &contract, upstreams.clone())?;
-        let document = pages::document(&contract.pool, &config.pages, |service| contract.services.contains(service));
+        let document = pages::document(&contract.pool, &config.pages, contract.services.iter().cloned().collect());
         let pages = Pages::new(
             &config.pages,
             &document,

@@ -163,24 +163,13 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
 }
 
 /// The OpenAPI document of what is served.
-pub fn document(pool: &DescriptorPool, config: &config::Pages, served: impl Fn(&str) -> bool) -> Value {
-    const LEFT_OUT: &str = "x-left-out";
+pub fn document(pool: &DescriptorPool, config: &config::Pages, services: Vec<String>) -> Value {
     let info = Info {
         title: config.title.clone(),
         version: config.version.clone(),
         servers: config.servers.clone(),
+        services: Some(services),
         ..Info::default()
     };
-    let mut document = openapi::document(pool, &info, |method, operation| {
-        if !served(method.parent_service().full_name()) {
-            operation[LEFT_OUT] = json!(true);
-        }
-    });
-    if let Some(paths) = document["paths"].as_object_mut() {
-        for item in paths.values_mut().filter_map(Value::as_object_mut) {
-            item.retain(|_, operation| operation.get(LEFT_OUT).is_none());
-        }
-        paths.retain(|_, item| item.as_object().is_none_or(|item| !item.is_empty()));
-    }
-    document
+    openapi::document(pool, &info, |_, _| {})
 }

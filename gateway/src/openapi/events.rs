@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 
 use http::Uri;
-use prost_reflect::{DescriptorPool, ExtensionDescriptor, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value, json};
 
 use super::schema::{self, Schemas, reference};
 use super::types::Form;
-use super::{Info, about, described, error, media, object, path, query, unique};
+use super::{Info, about, described, error, media, object, path, query, services, unique};
 use crate::route::rule::Options;
 use crate::route::template::Template;
 
 const WEB_SOCKET: &str = "A WebSocket (RFC 6455). The subprotocol decides what the frames hold, one message each: \
     `rialto.json.v1` JSON as text, `rialto.proto.v1` protobuf as binary. The access token goes in the `Authorization` \
-    header, in a cookie, or, from browsers, as one more subprotocol `bearer.<token>`; never in the URL.";
+    header, in a cookie where the server takes one, or, from browsers, as one more subprotocol `bearer.<token>`; never in the URL.";
 
 const EVENTS: &str = "Server-sent events (WHATWG HTML, section 9.2), for `Accept: text/event-stream`. `event: end` or \
     `event: error` comes last.";
@@ -30,13 +30,12 @@ pub fn async_document(
 ) -> Value {
     let mut writer = Writer {
         options: Options::new(pool),
-        web_socket: pool.get_extension_by_name("rialto.gateway.v1.web_socket"),
         schemas: Schemas::new(pool, info),
         channels: Map::new(),
         operations: Map::new(),
         ids: HashSet::new(),
     };
-    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+    for method in services(pool, info).flat_map(|service| service.methods().collect::<Vec<_>>()) {
         writer.events(&method, &mut customize);
         writer.web_socket(&method, &mut customize);
     }
@@ -69,7 +68,6 @@ fn servers(urls: &[String]) -> Value {
 
 struct Writer {
     options: Options,
-    web_socket: Option<ExtensionDescriptor>,
     schemas: Schemas,
     channels: Map<String, Value>,
     operations: Map<String, Value>,
@@ -105,7 +103,8 @@ impl Writer {
     }
 
     fn web_socket(&mut self, method: &MethodDescriptor, customize: &mut impl FnMut(&MethodDescriptor, &mut Value)) {
-        let Some(template) = self.web_socket_path(method) else { return };
+        let Some(rule) = self.options.web_socket(method) else { return };
+        let Ok(template) = Template::parse(&rule.path) else { return };
         let id = unique(&mut self.ids, method);
         let (input, output) = (method.input(), method.output());
         let messages = json!({
@@ -126,16 +125,6 @@ impl Writer {
             customize(method, &mut operation);
             self.operations.insert(format!("{id}_{action}"), operation);
         }
-    }
-
-    fn web_socket_path(&self, method: &MethodDescriptor) -> Option<Template> {
-        let (extension, options) = (self.web_socket.as_ref()?, method.options());
-        if !options.has_extension(extension) {
-            return None;
-        }
-        let option = options.get_extension(extension);
-        let path = option.as_message()?.get_field_by_name("path")?;
-        Template::parse(path.as_str()?).ok()
     }
 
     fn channel(&mut self, template: &Template, input: &MessageDescriptor, messages: Value, text: &str) -> Value {

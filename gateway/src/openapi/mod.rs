@@ -14,11 +14,11 @@ mod types;
 use std::collections::{BTreeMap, HashSet};
 
 use http::Method;
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use serde_json::{Map, Value, json};
 
 use crate::route::rule::{Options, Rule};
-use crate::route::template::Template;
+use crate::route::template::{Segment, Template};
 pub use events::async_document;
 use path::Paths;
 use schema::Schemas;
@@ -35,6 +35,8 @@ pub struct Info {
     pub description: String,
     /// Base URLs.
     pub servers: Vec<String>,
+    /// Only these services, by full name, as [`crate::Builder::services`] was told. `None`: all of them.
+    pub services: Option<Vec<String>>,
     /// As [`crate::Builder::always_print_fields`] was told: then responses have all fields without presence.
     pub always_print_fields: bool,
     /// A pattern that every text of a request has to match, for services that check more than their rules say.
@@ -45,17 +47,18 @@ pub struct Info {
 /// requirements.
 ///
 /// Comments become descriptions, and `buf.validate` rules the constraints of requests. Methods of custom kinds that
-/// OpenAPI 3.1 has no member for stand under `x-additional-operations` of their path, as OpenAPI 3.2 has it. Rules that
+/// OpenAPI 3.1 has no member for stand under `x-additional-operations` of their path, as OpenAPI 3.2 has it. So do, under
+/// their rule, routes that it can't tell from another: `GET /v1/{name=**}` beside `GET /v1/{id}`. Rules that
 /// [`crate::Builder::build`] refuses are left out.
 pub fn document(pool: &DescriptorPool, info: &Info, mut customize: impl FnMut(&MethodDescriptor, &mut Value)) -> Value {
     let mut writer = Writer {
         options: Options::new(pool),
         schemas: Schemas::new(pool, info),
-        paths: Paths::default(),
+        routes: Vec::new(),
         operation_ids: HashSet::new(),
     };
     let mut tags = Vec::new();
-    for service in pool.services() {
+    for service in services(pool, info) {
         let before = writer.operation_ids.len();
         for method in service.methods() {
             writer.method(&method, &mut customize);
@@ -65,13 +68,18 @@ pub fn document(pool: &DescriptorPool, info: &Info, mut customize: impl FnMut(&M
             tags.push(described(json!({ "name": service.name() }), text));
         }
     }
+    writer.routes.sort_by_key(|(template, ..)| template.segments.last() == Some(&Segment::Multi));
+    let mut paths = Paths::default();
+    for (template, method, rule, operation) in writer.routes {
+        paths.insert(&template, &method.input(), &rule, operation);
+    }
     let mut schemas = writer.schemas.finish();
     schemas.extend(error::schemas());
     let mut document = json!({
         "openapi": "3.1.1",
         "info": described(json!({ "title": info.title, "version": info.version }), &info.description),
         "tags": tags,
-        "paths": writer.paths.finish(),
+        "paths": paths.finish(),
         "components": { "schemas": object(schemas), "responses": { "Error": error::response() } },
     });
     if let (false, Some(root)) = (info.servers.is_empty(), document.as_object_mut()) {
@@ -80,6 +88,12 @@ pub fn document(pool: &DescriptorPool, info: &Info, mut customize: impl FnMut(&M
     }
     schema::settle(&mut document);
     document
+}
+
+/// The services that a document is about.
+fn services(pool: &DescriptorPool, info: &Info) -> impl Iterator<Item = ServiceDescriptor> {
+    let chosen = |name: &str| info.services.as_ref().is_none_or(|chosen| chosen.iter().any(|one| one == name));
+    pool.services().filter(move |service| chosen(service.full_name()))
 }
 
 /// Adds a description if there is one.
@@ -93,7 +107,7 @@ fn described(mut value: Value, text: &str) -> Value {
 struct Writer {
     options: Options,
     schemas: Schemas,
-    paths: Paths,
+    routes: Vec<(Template, MethodDescriptor, Rule, Value)>,
     operation_ids: HashSet<String>,
 }
 
@@ -103,7 +117,7 @@ impl Writer {
             let Ok(template) = Template::parse(&rule.path) else { continue };
             let mut operation = self.operation(method, &rule, &template);
             customize(method, &mut operation);
-            self.paths.insert(&template, method.input(), rule.method.as_ref(), operation);
+            self.routes.push((template, method.clone(), rule, operation));
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::schema::Schemas;
 use super::types::Form;
 use super::{Sorted, described, object};
+use crate::route::rule::Rule;
 use crate::route::template::{Segment, Template};
 
 /// The paths of the document. OpenAPI takes two paths that differ only in the names of their parameters for one, so
@@ -20,15 +21,10 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// `method`: `None` is any.
-    pub fn insert(
-        &mut self,
-        template: &Template,
-        input: MessageDescriptor,
-        method: Option<&Method>,
-        mut operation: Value,
-    ) {
-        let own = names(template, &input);
+    /// Of two routes that OpenAPI can't tell apart, because one ends in `**` where the other has `*`, the former is to
+    /// be inserted last: it gets what the other does not take.
+    pub fn insert(&mut self, template: &Template, input: &MessageDescriptor, rule: &Rule, mut operation: Value) {
+        let own = names(template, input);
         let chosen = self.by_shape.entry(text(template, &[])).or_insert_with(|| own.clone());
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
             for parameter in parameters.iter_mut().filter(|p| p.get("in") == Some(&json!("path"))) {
@@ -39,17 +35,17 @@ impl Paths {
             }
         }
         let item = self.items.entry(text(template, chosen)).or_insert_with(|| Value::Object(Map::new()));
-        let Some(mut item) = item.as_object_mut() else { return };
-        let verb = match method.and_then(verb) {
-            Some(verb) => verb,
-            None => {
-                let more = item.entry("x-additional-operations").or_insert_with(|| json!({}));
-                let Some(more) = more.as_object_mut() else { return };
-                item = more;
-                method.map_or("*", Method::as_str)
-            }
-        };
-        item.insert(verb.into(), operation);
+        let Some(item) = item.as_object_mut() else { return };
+        let method = rule.method.as_ref();
+        let (member, name) = (method.and_then(verb), method.map_or("*", Method::as_str));
+        if let Some(member) = member.filter(|member| !item.contains_key(*member)) {
+            item.insert(member.into(), operation);
+            return;
+        }
+        let more = item.entry("x-additional-operations").or_insert_with(|| json!({}));
+        let Some(more) = more.as_object_mut() else { return };
+        let is_taken = member.is_some() || more.contains_key(name);
+        more.insert(if is_taken { rule.describe() } else { name.to_owned() }, operation);
     }
 
     pub fn finish(self) -> Value {

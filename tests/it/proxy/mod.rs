@@ -125,6 +125,9 @@ async fn services_that_are_not_listed_are_reached_in_no_protocol() {
     let gateway = gateway(config).await;
     assert_eq!(gateway.get("/v1/shop/a").await.0, StatusCode::OK);
     assert_eq!(gateway.get("/v1/billing/a").await.0, StatusCode::NOT_FOUND);
+    let (_, document) = gateway.get("/openapi.json").await;
+    assert_eq!(document["tags"].as_array().unwrap().len(), 1, "{document}");
+    assert!(!document.to_string().contains("Billing"), "{document}");
     for method in ["/shop.v1.Billing/Get", "/grpc.health.v1.Health/Check"] {
         assert_eq!(gateway.call(method, text("a")).await.unwrap_err().code(), Code::Unimplemented);
     }
