@@ -127,6 +127,9 @@ fn files_and_streams_have_their_media_types() {
     let event = &watch["text/event-stream"]["schema"]["oneOf"][0]["properties"];
     assert_eq!(event["event"]["enum"], json!(["text", "thing"]));
     assert_eq!(event["data"]["contentSchema"]["$ref"], "#/components/schemas/test.described.Choice");
+    // An array has no word for an error: it breaks off.
+    let items = &watch["application/json"]["schema"]["items"];
+    assert_eq!(items, &json!({ "$ref": "#/components/schemas/test.described.Choice" }));
     let error = &doc["components"]["responses"]["Error"]["content"];
     assert_eq!(keys(error), ["application/json", "application/problem+json"]);
     // A stream that only a WebSocket has.

@@ -115,7 +115,7 @@ pub(super) fn answer(schemas: &mut Schemas, method: &MethodDescriptor, rule: &Ru
     }
 }
 
-/// The ways to stream. OpenAPI 3.1 has no word for the items of a stream; tools take the schema for that of an item.
+/// The ways to stream. An array whose call fails breaks off. OpenAPI 3.1 has no word for the items of a stream; tools take the schema for that of an item.
 fn streams(method: &MethodDescriptor, schema: Value) -> Value {
     json!({
         "text/event-stream": { "schema": event(method, &schema) },
@@ -126,7 +126,7 @@ fn streams(method: &MethodDescriptor, schema: Value) -> Value {
                 reference("Error"),
             ],
         } },
-        "application/json": { "schema": { "type": "array", "items": { "anyOf": [schema, reference("Error")] } } },
+        "application/json": { "schema": { "type": "array", "items": schema } },
     })
 }
 
@@ -155,7 +155,7 @@ fn event(method: &MethodDescriptor, schema: &Value) -> Value {
     })
 }
 
-/// What `event:` may be: the members of the response's only oneof.
+/// What `event:` may be: the members of the response's only oneof, unless they could be taken for the end of a stream.
 fn cases(method: &MethodDescriptor) -> Vec<String> {
     let output = method.output();
     let mut oneofs = output.oneofs().filter(|o| !o.is_synthetic());
