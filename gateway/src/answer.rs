@@ -12,7 +12,7 @@ use tonic::body::Body;
 
 use crate::codec::indent;
 use crate::error::{Asker, Failure, Rejection};
-use crate::headers::Accept;
+use crate::headers::{Accept, Range, Wish};
 use crate::route::plan::Route;
 use crate::service::Shared;
 use crate::stream::{Format, StreamBody};
@@ -30,17 +30,26 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// By what the client accepts. Without a wish, a stream that is declared to be one of events is that, and others are
+    /// What the client wants most. Without a wish, a stream that is declared to be one of events is that, and others are
     /// lines. Raw bytes are what they are: RFC 9110 section 12.4.1 allows to disregard the wish.
     pub fn choose(route: &Route, accept: Accept) -> Result<Self, Rejection> {
-        let streaming = route.rpc.server_streaming;
-        match accept {
-            _ if route.raw_response => Ok(Form::Raw),
-            Accept { json: true, .. } if !streaming => Ok(Form::Document),
-            Accept { events: true, .. } if streaming => Ok(Form::Stream(Format::Events)),
-            Accept { any: true, .. } if streaming && route.rpc.declared_events => Ok(Form::Stream(Format::Events)),
-            Accept { array: true, .. } if streaming => Ok(Form::Stream(Format::Array)),
-            Accept { lines: true, .. } if streaming => Ok(Form::Stream(Format::Lines)),
+        if route.raw_response {
+            return Ok(Form::Raw);
+        }
+        let Accept { json, events, lines } = accept;
+        let wished = |wish: Wish, least| if wish.range >= least { wish.quality } else { 0 };
+        if !route.rpc.server_streaming {
+            return if json.quality > 0 { Ok(Form::Document) } else { Err(Rejection::NotAcceptable) };
+        }
+        let events_least = if route.rpc.declared_events { Range::Any } else { Range::Types };
+        // Of those that are wanted alike, the last.
+        let forms = [
+            (wished(lines, Range::Any), Format::Lines),
+            (wished(json, Range::Type), Format::Array),
+            (wished(events, events_least), Format::Events),
+        ];
+        match forms.into_iter().max_by_key(|(quality, _)| *quality) {
+            Some((1.., format)) => Ok(Form::Stream(format)),
             _ => Err(Rejection::NotAcceptable),
         }
     }

@@ -16,7 +16,7 @@ use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, FieldViolation, StatusExt}
 
 use crate::codec::CodecError;
 use crate::details;
-use crate::headers::REQUEST_ID;
+use crate::headers::{REQUEST_ID, accepted};
 
 /// What an embedding program knows about an error reason beyond its gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,8 +191,8 @@ pub(crate) struct Asker {
 
 impl Asker {
     pub fn new(request: &HeaderMap) -> Self {
-        let accept = request.get_all(header::ACCEPT).iter();
-        let problem = accept.filter_map(|v| v.to_str().ok()).any(|v| v.contains("application/problem+json"));
+        let is_problem = |media: &str| media.eq_ignore_ascii_case("application/problem+json");
+        let problem = accepted(request).any(|(media, quality)| quality > 0 && is_problem(media));
         Self { request_id: request.get(&REQUEST_ID).cloned(), problem }
     }
 

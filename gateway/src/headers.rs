@@ -213,48 +213,84 @@ fn decimal_nanos(text: &str) -> Option<Duration> {
     Some(Duration::new(whole.parse().ok()?, nanos))
 }
 
-/// What a client takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a client takes (RFC 9110, section 12.5.1).
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Accept {
-    /// Anything at all will do.
-    pub any: bool,
-    pub json: bool,
-    pub events: bool,
-    pub lines: bool,
-    /// Named, not by a wildcard.
-    pub array: bool,
+    pub json: Wish,
+    pub events: Wish,
+    pub lines: Wish,
+}
+
+/// How much a client wants a media type, by the closest of its ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wish {
+    pub range: Range,
+    /// In thousandths; 0: not at all.
+    pub quality: u16,
+}
+
+/// How close a media range is to a type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Range {
+    #[default]
+    None,
+    /// `*/*`
+    Any,
+    /// `application/*`
+    Types,
+    /// What ends in `+json`, for JSON.
+    Suffix,
+    Type,
 }
 
 impl Accept {
+    /// Without the header, anything will do.
     pub fn new(headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-        let mut accept = Self { any: false, json: false, events: false, lines: false, array: false };
-        if values.peek().is_none() {
-            return Self { any: true, json: true, lines: true, ..accept };
+        let mut accept = Self::default();
+        if !headers.contains_key(header::ACCEPT) {
+            accept.add("*/*", 1000);
         }
-        for range in values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')) {
-            accept.add(range.trim());
-        }
+        accepted(headers).for_each(|(range, quality)| accept.add(range, quality));
         accept
     }
 
-    fn add(&mut self, range: &str) {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let refused = parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse::<f32>() == Ok(0.0)));
-        if refused {
-            return;
-        }
-        match media.as_str() {
-            "text/event-stream" => self.events = true,
-            "application/x-ndjson" | "application/ndjson" => self.lines = true,
-            "*/*" => (self.any, self.json, self.lines) = (true, true, true),
-            "application/*" => (self.json, self.lines) = (true, true),
-            "application/json" => (self.json, self.array) = (true, true),
-            other if other.starts_with("application/") && other.ends_with("+json") => self.json = true,
-            _ => {}
+    fn add(&mut self, range: &str, quality: u16) {
+        let is = |name: &str| range.eq_ignore_ascii_case(name);
+        let Self { json, events, lines } = self;
+        let is_suffixed = |range: &str| range.starts_with("application/") && range.ends_with("+json");
+        let hear = |wish: &mut Wish, range| *wish = (*wish).max(Wish { range, quality });
+        if is("*/*") {
+            for wish in [json, events, lines] {
+                hear(wish, Range::Any);
+            }
+        } else if is("application/*") {
+            for wish in [json, lines] {
+                hear(wish, Range::Types);
+            }
+        } else if is("text/*") {
+            hear(events, Range::Types);
+        } else if is("text/event-stream") {
+            hear(events, Range::Type);
+        } else if is("application/x-ndjson") || is("application/ndjson") {
+            hear(lines, Range::Type);
+        } else if is("application/json") {
+            hear(json, Range::Type);
+        } else if is_suffixed(&range.to_ascii_lowercase()) {
+            hear(json, Range::Suffix);
         }
     }
+}
+
+/// The media ranges of `Accept` and their quality, in thousandths.
+pub(crate) fn accepted(headers: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        let quality = parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
+        let quality = quality.and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+        (media, (quality.clamp(0.0, 1.0) * 1000.0).round() as u16)
+    })
 }
 
 /// The type of the request body in lower case, without parameters; empty if there is none.

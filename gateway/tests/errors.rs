@@ -120,6 +120,8 @@ async fn the_gateways_own_errors_have_the_same_shape() {
         (post("text/plain", "{}".to_owned()), 415, "UNSUPPORTED_MEDIA_TYPE"),
         (accept("text/html"), 406, "NOT_ACCEPTABLE"),
         (accept("application/json;q=0"), 406, "NOT_ACCEPTABLE"),
+        (accept("application/json;q=0, */*"), 406, "NOT_ACCEPTABLE"),
+        (accept("application/*;q=0, */*"), 406, "NOT_ACCEPTABLE"),
     ] {
         let answer = f.send(request).await;
         assert_eq!((answer.status, answer.json()["error"]["reason"].as_str()), (status, Some(reason)));

@@ -198,6 +198,14 @@ async fn errors_are_problems_for_who_asks() {
         assert_eq!(problem[member], value, "{member}");
     }
     assert_eq!(problem["details"][0]["fieldViolations"][0]["field"], "authors[0]");
+    for (accept, content_type) in [
+        ("application/problem+json;q=0, */*", "application/json"),
+        ("application/json, Application/Problem+JSON;q=0.1", "application/problem+json"),
+        ("application/xml;note=application/problem+json, */*", "application/json"),
+    ] {
+        let request = Request::get("/nowhere").header("accept", accept).body(Full::default()).expect("request");
+        assert_eq!(f.send(request).await.header("content-type"), content_type, "{accept}");
+    }
 }
 
 #[tokio::test]

@@ -111,6 +111,30 @@ async fn who_asks_for_json_gets_it_and_who_asks_for_nothing_gets_what_the_method
 }
 
 #[tokio::test]
+async fn the_form_that_is_wanted_most_is_taken() {
+    const EVENTS: &str = "text/event-stream";
+    const LINES: &str = "application/x-ndjson";
+    for (accept, content_type) in [
+        ("text/event-stream;q=0.1, application/json", "application/json"),
+        ("application/json;q=0.5, application/x-ndjson;q=0.7, text/event-stream;q=0.6", LINES),
+        ("application/x-ndjson;q=0.2, application/json; charset=utf-8; Q=0.1", LINES),
+        ("application/json, text/*;q=0.9", "application/json"),
+        ("text/*", EVENTS),
+        ("application/json;q=0, */*", EVENTS),
+        ("text/event-stream;q=0, */*", LINES),
+        ("text/event-stream;q=0.1, */*;q=0.2", LINES),
+        ("text/event-stream, application/json, application/x-ndjson", EVENTS),
+        ("*/*;q=0, text/event-stream;q=0.001", EVENTS),
+    ] {
+        let answer = fixture(vec![]).send(watch("/v1/watch/t", accept)).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, content_type), "{accept}");
+    }
+    for accept in ["*/*;q=0", "text/event-stream;q=0.000", "application/*;q=0, text/html"] {
+        assert_eq!(fixture(vec![]).send(watch("/v1/watch/t", accept)).await.status, 406, "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn an_array_whose_call_fails_breaks_off() {
     let f = library_with(
         |b| b,
