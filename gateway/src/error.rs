@@ -258,6 +258,8 @@ impl Failure {
     }
 }
 
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
 /// A request that the gateway refuses itself.
 #[derive(Debug, Error)]
 pub(crate) enum Rejection {
@@ -281,6 +283,9 @@ pub(crate) enum Rejection {
     Part { name: String, problem: &'static str },
     #[error("the request body must be {0}")]
     MediaType(&'static str),
+    /// Of the Connect protocol, whose media types `Accept-Post` names.
+    #[error("the request body must be {expected}")]
+    Post { expected: &'static str, accepted: &'static str },
     #[error("the request body must be compressed by gzip, br or zstd, or not at all")]
     Encoding,
     #[error("the answer has no representation that the Accept header allows")]
@@ -319,7 +324,7 @@ impl Rejection {
             Rejection::TooLarge(_) | Rejection::MessageTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "PAYLOAD_TOO_LARGE")
             }
-            Rejection::MediaType(_) | Rejection::Encoding => {
+            Rejection::MediaType(_) | Rejection::Post { .. } | Rejection::Encoding => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE")
             }
             Rejection::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "NOT_ACCEPTABLE"),
@@ -337,6 +342,7 @@ impl Rejection {
     fn header(&self) -> Option<(HeaderName, String)> {
         match self {
             Rejection::Method(allowed) => Some((header::ALLOW, allow(allowed))),
+            Rejection::Post { accepted, .. } => Some((ACCEPT_POST, (*accepted).to_owned())),
             Rejection::Encoding => Some((header::ACCEPT_ENCODING, "gzip, br, zstd".into())),
             Rejection::Range(length) => Some((header::CONTENT_RANGE, format!("bytes */{length}"))),
             _ => None,

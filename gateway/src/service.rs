@@ -17,7 +17,7 @@ use crate::BoxError;
 use crate::builder::{Builder, Limits};
 use crate::codec::Codec;
 use crate::connect;
-use crate::error::{Asker, ErrorRenderer};
+use crate::error::{Asker, ErrorRenderer, Rejection};
 use crate::headers::HeaderRules;
 use crate::rest;
 use crate::route::plan::Plan;
@@ -132,7 +132,8 @@ where
     } else {
         match connect::claim(shared, &parts.method, &parts.uri, &parts.headers) {
             Some(Ok(call)) => Ok(connect::handle(shared, upstream, call, parts, body).await),
-            Some(Err(refused)) => Err(refused),
+            Some(Err(Rejection::Method(allowed))) if parts.method == Method::OPTIONS => Ok(rest::options(&allowed)),
+            Some(Err(refused)) => Err(refused.into()),
             None => rest::handle(shared, upstream, parts, body).await,
         }
     };

@@ -280,9 +280,12 @@ async fn what_is_not_connect_is_told_what_would_be() {
     let answer = f.post("/test.echo.Echo/Watch", &[("content-type", "application/json")], "{}").await;
     let streams = "application/connect+json, application/connect+proto";
     assert_eq!((answer.status, answer.header("accept-post")), (415, streams));
-    for (method, path, allowed) in
-        [("GET", "/test.echo.Echo/Collect", "POST"), ("DELETE", LOOK, "GET, POST"), ("GET", LOOK, "GET, POST")]
-    {
+    for (method, path, allowed) in [
+        ("GET", "/test.echo.Echo/Collect", "OPTIONS, POST"),
+        ("HEAD", "/test.echo.Echo/Collect", "OPTIONS, POST"),
+        ("DELETE", LOOK, "GET, HEAD, OPTIONS, POST"),
+        ("GET", LOOK, "GET, HEAD, OPTIONS, POST"),
+    ] {
         let answer = f.client.send(Request::builder().method(method).uri(path).body(Body::empty()).expect("request"));
         let answer = answer.await;
         assert_eq!((answer.status, answer.header("allow")), (405, allowed), "{method} {path}");
@@ -387,11 +390,32 @@ async fn a_get_that_is_wrong_is_refused_by_name() {
     }
     assert_eq!(f.get(&format!("{LOOK}?connect=v1&encoding=xml&message=")).await.status, 415);
     let answer = f.get("/test.echo.Echo/Collect?connect=v1&encoding=json&message=%7B%7D").await;
-    assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
+    assert_eq!((answer.status, answer.header("allow")), (405, "OPTIONS, POST"));
     assert!(f.calls.lock().expect("log").is_empty());
     // A method that may have side effects, though another method of its path is routed.
     let answer = f.get(&format!("{SAY}?connect=v1&encoding=json&message=%7B%7D")).await;
-    assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
+    assert_eq!((answer.status, answer.header("allow")), (405, "OPTIONS, POST, PUT"));
+}
+
+#[tokio::test]
+async fn head_is_a_get_without_its_body_and_options_tell_what_the_path_takes() {
+    let mut f = Fixture::new().await;
+    let query = format!("{LOOK}?connect=v1&encoding=json&message=%7B%22text%22%3A%22a%22%7D");
+    let get = f.get(&query).await;
+    let head = f.client.send(Request::head(query).body(Body::empty()).expect("request")).await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    for name in ["content-type", "content-length"] {
+        assert_eq!(head.header(name), get.header(name));
+    }
+    for (path, allow) in [
+        (LOOK, "GET, HEAD, OPTIONS, POST"),
+        ("/test.echo.Echo/Collect", "OPTIONS, POST"),
+        // With what a route on the path of the method takes.
+        (SAY, "OPTIONS, POST, PUT"),
+    ] {
+        let answer = f.client.send(Request::options(path).body(Body::empty()).expect("request")).await;
+        assert_eq!((answer.status, answer.header("allow"), answer.text()), (204, allow, ""), "{path}");
+    }
 }
 
 #[tokio::test]

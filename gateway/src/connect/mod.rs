@@ -29,7 +29,6 @@ use crate::service::Shared;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 /// How messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +58,7 @@ pub(crate) fn claim(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Option<Result<Call, Box<Failure>>> {
+) -> Option<Result<Call, Rejection>> {
     let rpc = shared.plan.rpcs.get(uri.path())?;
     let call = |form| Some(Ok(Call { rpc: rpc.clone(), form }));
     let content_type = headers.get(header::CONTENT_TYPE);
@@ -70,7 +69,7 @@ pub(crate) fn claim(
     {
         return call(form);
     }
-    if *method == Method::GET
+    if matches!(*method, Method::GET | Method::HEAD)
         && gettable
         && let Some(encoding) = get_encoding(uri.query().unwrap_or_default())
     {
@@ -78,19 +77,28 @@ pub(crate) fn claim(
             Ok("proto") => call(Form::Proto),
             // What is wrong with the parameter is told in Connect's own way.
             Ok("json") | Err(_) => call(Form::Json),
-            Ok(_) => Some(Err(Rejection::MediaType("json or proto").into())),
+            Ok(_) => Some(Err(Rejection::MediaType("json or proto"))),
         };
     }
     let grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if grpc || shared.route(method, uri.path()).is_ok() {
+    if grpc {
         return None;
     }
-    Some(Err(if *method == Method::POST {
-        unsupported_media_type(rpc.is_streaming())
-    } else {
-        let allowed = if gettable { vec![Method::GET, Method::POST] } else { vec![Method::POST] };
-        Rejection::Method(allowed).into()
-    }))
+    let mut allowed = match shared.route(method, uri.path()) {
+        Ok(_) => return None,
+        Err(Rejection::Method(allowed)) => allowed,
+        Err(_) => Vec::new(),
+    };
+    if *method == Method::POST {
+        return Some(Err(unsupported_media_type(rpc.is_streaming())));
+    }
+    allowed.extend([Method::OPTIONS, Method::POST]);
+    if gettable {
+        allowed.extend([Method::GET, Method::HEAD]);
+    }
+    allowed.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    allowed.dedup();
+    Some(Err(Rejection::Method(allowed)))
 }
 
 /// The value of `encoding`, in a query that has Connect's parameters.
@@ -121,15 +129,13 @@ fn media_type(content_type: Option<&HeaderValue>) -> Option<(Form, bool)> {
 
 /// Answered in the form of REST, not in Connect's: only the HTTP status tells a Connect client the code, because Connect
 /// has none for it.
-fn unsupported_media_type(streaming: bool) -> Box<Failure> {
+fn unsupported_media_type(streaming: bool) -> Rejection {
     let (expected, accepted) = if streaming {
         ("application/connect+json or application/connect+proto", "application/connect+json, application/connect+proto")
     } else {
         ("application/json or application/proto", "application/json, application/proto")
     };
-    let mut failure: Box<Failure> = Rejection::MediaType(expected).into();
-    failure.headers.insert(ACCEPT_POST, HeaderValue::from_static(accepted));
-    failure
+    Rejection::Post { expected, accepted }
 }
 
 pub(crate) async fn handle<U, B>(shared: &Arc<Shared>, upstream: U, call: Call, parts: Parts, body: B) -> Response<Body>

@@ -53,10 +53,10 @@ where
     let mut metadata = shared.headers.request(&headers)?;
     let limits = &shared.limits;
     let work = async {
-        let message = if method == Method::GET {
-            get_message(uri.query().unwrap_or_default(), limits.request_bytes)?
-        } else {
+        let message = if method == Method::POST {
             RequestBody::new(body, &headers, limits.request_bytes, limits.body_patience)?.whole().await?
+        } else {
+            get_message(uri.query().unwrap_or_default(), limits.request_bytes)?
         };
         let message = call.request(shared, &message)?;
         if let Some(timeout) = timeout {
@@ -78,7 +78,7 @@ where
     Ok(response)
 }
 
-/// The request message of a GET.
+/// The request message of a GET or HEAD.
 fn get_message(query: &str, limit: usize) -> Result<Bytes, Rejection> {
     if parameter(query, "connect")?.is_some_and(|version| version != "v1") {
         return Err(CodecError::from(Problem::expected("v1", "another version")).at_field("connect").into());
