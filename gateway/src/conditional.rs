@@ -9,18 +9,23 @@ use crate::error::Rejection;
 
 /// Leaves out what the client has already.
 pub(crate) fn not_modified(method: &Method, request: &HeaderMap, response: &mut Response<Body>) {
-    if !matches!(*method, Method::GET | Method::HEAD) || !response.status().is_success() {
-        return;
-    }
-    let Some(etag) = response.headers().get(header::ETAG).and_then(|v| v.to_str().ok()) else { return };
-    let mut wanted = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
-    if wanted.any(|list| list.trim() == "*" || list.split(',').any(|tag| opaque(tag) == opaque(etag))) {
+    if response.status().is_success() && is_known(method, request, response.headers()) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         *response.body_mut() = Body::empty();
         for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_RANGE] {
             response.headers_mut().remove(name);
         }
     }
+}
+
+/// Does the client have this representation (section 13.1.2)?
+fn is_known(method: &Method, request: &HeaderMap, response: &HeaderMap) -> bool {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return false;
+    }
+    let Some(etag) = response.get(header::ETAG).and_then(|v| v.to_str().ok()) else { return false };
+    let mut known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    known.any(|list| list.trim() == "*" || list.split(',').any(|tag| opaque(tag) == opaque(etag)))
 }
 
 /// The weak comparison of section 8.8.3.2.
@@ -30,7 +35,8 @@ fn opaque(tag: &str) -> &str {
 }
 
 /// Which of `total` bytes the client wants: first and last. `None`: all of them, also where the header makes no sense or
-/// asks for several ranges (section 14.2 allows to ignore it).
+/// asks for several ranges (section 14.2 allows to ignore it), or where [`not_modified`] has the last word (section
+/// 13.2.2).
 pub(crate) fn range(
     method: &Method,
     request: &HeaderMap,
@@ -38,7 +44,8 @@ pub(crate) fn range(
     total: u64,
 ) -> Result<Option<(u64, u64)>, Rejection> {
     let range = request.get(header::RANGE).and_then(|v| v.to_str().ok());
-    let Some(range) = range.filter(|_| *method == Method::GET && if_range(request, response)) else { return Ok(None) };
+    let wanted = *method == Method::GET && !is_known(method, request, response) && if_range(request, response);
+    let Some(range) = range.filter(|_| wanted) else { return Ok(None) };
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|r| r.trim().split_once('-')) else {
         return Ok(None);
     };

@@ -175,6 +175,13 @@ async fn what_the_client_has_is_not_sent_again() {
             }
         }
     }
+    // Who has it needs no part of it either, not even one that there is not (RFC 9110, section 13.2.2).
+    for (path, f) in digits(true) {
+        for range in ["bytes=0-0", "bytes=10-"] {
+            let answer = ask(&f, "GET", path, &[("if-none-match", "\"v1\""), ("range", range)]).await;
+            assert_eq!((answer.status, answer.header("content-range")), (304, ""), "{path} {range}");
+        }
+    }
     // Another method changes things; it has no use for the answer that the client has.
     let store = serving("test.files.StoreRequest", vec![json!({ "name": "x" })], &[("etag", "\"v1\"")], None);
     assert_eq!(ask(&store, "PUT", "/v1/stored/x", &[("if-none-match", "\"v1\"")]).await.status, 200);
