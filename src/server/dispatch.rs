@@ -44,7 +44,8 @@ pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> 
     let (limit, patience) = (app.config.server.max_message_bytes, app.config.server.request_timeout());
     let grpc_web = protect.clone().around(ways::grpc_web(gate.clone(), limit, patience));
     let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
-    Ok(Http::new(protect.around(gate), grpc_web, rest, cors, &gateway))
+    let http = Http::new(protect.clone().around(gate), grpc_web, rest, cors, &gateway);
+    Ok(http.before_preflights(|preflights| protect.around(preflights)))
 }
 
 /// Refuses floods and survives panics, with errors of the client's own protocol.

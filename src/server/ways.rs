@@ -53,6 +53,8 @@ pub struct Http {
     rest: Answering,
     /// The same for pages of other origins.
     rest_cors: Answering,
+    /// What browsers ask before pages of other origins may call, which CORS answers alone.
+    preflight: Answering,
     is_connect: IsConnect,
 }
 
@@ -65,16 +67,23 @@ impl Http {
         R: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
         R::Future: Send + 'static,
     {
+        let rest_cors = BoxCloneSyncService::new(cors.clone().layer(rest.clone()));
         Self {
             grpc,
-            grpc_web: BoxCloneSyncService::new(cors.clone().layer(grpc_web)),
-            rest_cors: BoxCloneSyncService::new(cors.layer(rest.clone())),
+            grpc_web: BoxCloneSyncService::new(cors.layer(grpc_web)),
+            preflight: rest_cors.clone(),
+            rest_cors,
             rest: BoxCloneSyncService::new(rest),
             is_connect: Box::new({
                 let gateway = gateway.clone();
                 move |method, uri, headers| gateway.is_connect(method, uri, headers)
             }),
         }
+    }
+
+    /// Puts something in front of preflights, which reach nothing behind CORS.
+    pub fn before_preflights(self, layer: impl FnOnce(Answering) -> Answering) -> Self {
+        Self { preflight: layer(self.preflight), ..self }
     }
 
     /// How a request comes in.
@@ -98,7 +107,10 @@ impl Http {
             Transport::GrpcWeb => &self.grpc_web,
             // CORS does not cover WebSockets.
             Transport::WebSocket => &self.rest,
-            _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
+            _ if request.headers().contains_key(header::ORIGIN) => match *request.method() {
+                Method::OPTIONS => &self.preflight,
+                _ => &self.rest_cors,
+            },
             _ => &self.rest,
         };
         let Ok(response) = way.clone().oneshot(request.map(Body::new)).await;
