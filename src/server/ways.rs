@@ -45,9 +45,10 @@ const EXPOSED: [HeaderName; 10] = [
 
 /// A service that always answers, and is always ready to.
 #[derive(Clone)]
-pub struct Answering(
-    Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> + Send + Sync>,
-);
+pub struct Answering(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
+
+/// The answer that comes of a request.
+type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 impl Answering {
     /// Calls a clone of the service for each request, without asking whether it is ready.
@@ -63,7 +64,7 @@ impl Answering {
 impl Service<Request<Body>> for Answering {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
