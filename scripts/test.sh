@@ -21,6 +21,9 @@ else
 fi
 "$target/debug/rialto" services --volatile --data-dir "$target/test-services" -- "$@" || die "tests failed; see above"
 
+step "examples in documents"
+cargo test --doc -p rialto-gateway ${CI:+--locked} || die "an example in gateway/README.md does not compile; see above"
+
 RIALTO_BIN="$(cd "$target/debug" && pwd)/rialto"
 RIALTO_PYTHON="$venv/bin/python"
 export RIALTO_BIN RIALTO_PYTHON

@@ -42,8 +42,9 @@ pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> 
     let (limit, patience) = (app.config.server.max_message_bytes, app.config.server.request_timeout());
     let grpc_web = protect.clone().around(ways::grpc_web(gate.clone(), limit, patience));
     let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
-    let (grpc, grpc_web, rest) = (Answering::new(protect.around(gate)), Answering::new(grpc_web), Answering::new(rest));
-    Ok(Http::new(grpc, grpc_web, rest, cors, &gateway))
+    let grpc = Answering::new(protect.clone().around(gate));
+    let http = Http::new(grpc, Answering::new(grpc_web), Answering::new(rest), cors, &gateway);
+    Ok(http.before_preflights(|preflights| Answering::new(protect.around(preflights))))
 }
 
 /// Refuses floods and survives panics, with errors of the client's own protocol.

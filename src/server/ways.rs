@@ -85,6 +85,8 @@ pub struct Http {
     rest: Answering,
     /// The same for pages of other origins.
     rest_cors: Answering,
+    /// What browsers ask before pages of other origins may call, which CORS answers alone.
+    preflight: Answering,
     is_connect: IsConnect,
 }
 
@@ -95,16 +97,23 @@ impl Http {
     where
         U: Clone + Send + Sync + 'static,
     {
+        let rest_cors = Answering::new(cors.clone().layer(rest.clone()));
         Self {
             grpc,
-            grpc_web: Answering::new(cors.clone().layer(grpc_web)),
-            rest_cors: Answering::new(cors.layer(rest.clone())),
+            grpc_web: Answering::new(cors.layer(grpc_web)),
+            preflight: rest_cors.clone(),
+            rest_cors,
             rest,
             is_connect: Box::new({
                 let gateway = gateway.clone();
                 move |method, uri, headers| gateway.is_connect(method, uri, headers)
             }),
         }
+    }
+
+    /// Puts something in front of preflights, which reach nothing behind CORS.
+    pub fn before_preflights(self, layer: impl FnOnce(Answering) -> Answering) -> Self {
+        Self { preflight: layer(self.preflight), ..self }
     }
 
     /// How a request comes in.
@@ -128,7 +137,10 @@ impl Http {
             Transport::GrpcWeb => &self.grpc_web,
             // CORS does not cover WebSockets.
             Transport::WebSocket => &self.rest,
-            _ if request.headers().contains_key(header::ORIGIN) => &self.rest_cors,
+            _ if request.headers().contains_key(header::ORIGIN) => match *request.method() {
+                Method::OPTIONS => &self.preflight,
+                _ => &self.rest_cors,
+            },
             _ => &self.rest,
         };
         let Ok(response) = (way.0)(request.map(Body::new)).await;

@@ -13,6 +13,23 @@ use tonic_types::StatusExt;
 use crate::harness::{World, refusal, soon};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn preflights_are_counted_by_the_flood_guard() {
+    let mut world = World::new().await;
+    world.config.server.flood_per_second = 1;
+    world.config.server.flood_burst = 20;
+    world.config.rates.factor = 1;
+    let node = world.node().await;
+    let mut refused = 0;
+    for _ in 0..30 {
+        let preflight = node.http().request(Method::OPTIONS, node.url("/v1/auth/login"));
+        let preflight = preflight.header("origin", "https://app.example.com");
+        let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
+        refused += usize::from(preflight.status() == 429);
+    }
+    assert!(refused >= 5, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_calls_too_often_is_told_when_to_come_back_on_every_node() {
     let mut world = World::new().await;
     world.config.rates.factor = 1;

@@ -48,8 +48,9 @@ pub fn start_envoy(program: &Path, folder: &Path, upstream: &Server) -> Result<S
 /// Envoy's version.
 pub fn envoy_version(program: &Path) -> String {
     let version = output_of(&[&program.to_string_lossy(), "--version"]);
-    // A hash, the version, how it was built.
-    format!("Envoy {}", version.split('/').nth(1).unwrap_or("?"))
+    // Its path, `version:`, a hash, the version, how it was built.
+    let build = version.split_once("version:").map_or("", |(_, build)| build);
+    format!("Envoy {}", build.split('/').nth(1).unwrap_or("?"))
 }
 
 /// `rialto gateway` before a server of orders.

@@ -120,7 +120,8 @@ fn plain(schema: &Schema, f: &Field) -> Option<MessageId> {
     }
 }
 
-/// Is this a message of the type, all the way down, and does it leave alone what is bound? Unknown fields pass.
+/// Are these the messages and the text of the type, all the way down, and do they leave alone what is bound? Unknown fields
+/// pass, and so do numbers of a wrong wire type, which the service refuses.
 fn check(schema: &Schema, id: MessageId, wire: &[u8], bound: &Bound, depth: u32) -> Result<(), CodecError> {
     if depth > MAX_DEPTH {
         return Err(Problem::TooDeep.into());

@@ -317,12 +317,20 @@ async fn requests_have_ids_are_compressed_and_counted() {
     let answer = request.send().await.unwrap();
     assert_eq!(answer.headers()["x-request-id"], "mine");
     assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "text": "mine" }));
-    let large = Client::new().get(gateway.url("/v1/shop/large")).header("accept-encoding", "gzip");
-    assert_eq!(large.send().await.unwrap().headers()["content-encoding"], "gzip");
+    for coding in ["gzip", "br", "zstd"] {
+        let large = Client::new().get(gateway.url("/v1/shop/large")).header("accept-encoding", coding);
+        let large = large.send().await.unwrap();
+        assert_eq!(large.headers()["content-encoding"], coding);
+        // The gateway itself reads what it has written.
+        let again = Client::new().post(gateway.url("/v1/shop")).header("content-encoding", coding);
+        let again = again.body(large.bytes().await.unwrap()).send().await.unwrap();
+        let expected = json!({ "text": format!("{} from shop", "x".repeat(10_000)) });
+        assert_eq!(again.json::<Value>().await.unwrap(), expected, "{coding}");
+    }
 
     let ops = gateway.proxy.ops_address.unwrap();
     let numbers = Client::new().get(format!("http://{ops}/metrics")).send().await.unwrap().text().await.unwrap();
-    let line = "http_requests_total{transport=\"rest\",method=\"/shop.v1.Shop/Get\",status=\"200\"} 2";
+    let line = "http_requests_total{transport=\"rest\",method=\"/shop.v1.Shop/Get\",status=\"200\"} 7";
     assert!(numbers.contains(line) && !numbers.contains("database"), "{numbers}");
     assert_eq!(Client::new().get(gateway.url("/metrics")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
 
