@@ -118,7 +118,7 @@ where
         if let (Some(record), Some(caller)) = (&record, &caller) {
             let _ = record.account.set(caller.account_id);
         }
-        if caller.is_some_and(|caller| caller.lacks_two_factor) && !WITHOUT_TWO_FACTOR.contains(&rule.path) {
+        if caller.as_ref().is_some_and(|caller| caller.lacks_two_factor) && !WITHOUT_TWO_FACTOR.contains(&rule.path) {
             let message = "the account's role needs two-factor authentication; enable it first";
             return Err(Error::new(Reason::TwoFactorRequired, message).into());
         }
