@@ -148,6 +148,7 @@ fn configuration(services: &Services, log_filter: &str) -> Result<String> {
          [database]\nurl = {database:?}\n\n\
          [redis]\nurl = {redis:?}\n\n\
          [auth]\naccess_token_seconds = 86400\nsigning_keys = [{{ id = \"bench\", seed = {seed:?} }}]\n\n\
+         [mail]\ntransport = \"none\"\n\n\
          [rates]\nfactor = 100\n\n\
          [log]\nfilter = {log_filter:?}\n"
     ))

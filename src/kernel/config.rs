@@ -23,6 +23,10 @@ pub struct Config {
     pub redis: Redis,
     /// Accounts, sessions and tokens.
     pub auth: Auth,
+    /// Mail.
+    pub mail: Mail,
+    /// Work that is done later.
+    pub jobs: Jobs,
     /// Rate limits.
     pub rates: Rates,
     /// Logs.
@@ -35,6 +39,9 @@ pub struct Config {
 pub struct Server {
     /// Where clients connect: gRPC, gRPC-Web, REST and WebSockets on one port, HTTP/1.1 and HTTP/2 without TLS.
     pub listen: SocketAddr,
+    /// Where people reach the product in their browsers, such as `https://app.example.com`: links in mails begin with it.
+    /// Empty takes `http://` and `listen`.
+    pub public_url: String,
     /// Where `/metrics` is served for those who operate the server.
     pub ops_listen: Option<SocketAddr>,
     /// Whether `/metrics` is served on `listen` too, for every client. `rialto dev` sets it.
@@ -82,6 +89,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: String::new(),
             ops_listen: None,
             metrics: false,
             trusted_proxies: 0,
@@ -184,6 +192,83 @@ pub struct SigningKey {
     pub id: String,
     /// 32 random bytes in base64: `openssl rand -base64 32`.
     pub seed: Secret,
+}
+
+/// Mail.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mail {
+    /// How mail leaves. Production wants it said, if only that there is none.
+    pub transport: Option<MailTransport>,
+    /// The SMTP server.
+    pub host: String,
+    /// Its port; 0 for the usual one: 587, with `tls` 465, with `none` 25.
+    pub port: u16,
+    /// How the connection is secured.
+    pub tls: MailTls,
+    /// Whom to log in as; empty for nobody.
+    pub user: String,
+    /// That user's password.
+    pub password: Secret,
+    /// Who mail is from: `Name <address>`.
+    pub from: String,
+    /// How long the SMTP server may take for one step.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            transport: None,
+            host: String::new(),
+            port: 0,
+            tls: MailTls::Starttls,
+            user: String::new(),
+            password: Secret::default(),
+            from: "Rialto <rialto@localhost>".into(),
+            timeout_seconds: 10,
+        }
+    }
+}
+
+/// How mail leaves.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTransport {
+    /// Not at all: it is dropped.
+    None,
+    /// To an SMTP server.
+    Smtp,
+    /// It stays in this process, for `/dev/mail`. `rialto dev` sets it.
+    Inbox,
+}
+
+/// How the connection to the SMTP server is secured.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// It is not.
+    None,
+    /// By STARTTLS (RFC 3207), which must succeed.
+    Starttls,
+    /// By TLS from the first byte (RFC 8314).
+    Tls,
+}
+
+/// Work that is done later.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// How many a worker does at the same time.
+    pub concurrency: usize,
+    /// How often a job is tried. With the default the last attempt is about nine hours after the first.
+    pub max_attempts: i32,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { concurrency: 4, max_attempts: 20 }
+    }
 }
 
 /// Rate limits. Each allows `calls` in `seconds`, all of them at once if need be, and then one every `seconds / calls`.
@@ -348,7 +433,39 @@ impl Config {
                 problems.push(format!("auth.signing_keys {:?}: {problem}", key.id));
             }
         }
+        self.mail_problems(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unfit(problems)) }
+    }
+}
+
+impl Config {
+    fn mail_problems(&self, problems: &mut Vec<String>) {
+        let mail = &self.mail;
+        match mail.transport {
+            None => problems.push(
+                "mail.transport is not set: `smtp`, with mail.host and mail.from, or `none` if the server is to send no mail"
+                    .into(),
+            ),
+            Some(MailTransport::None) => {}
+            Some(MailTransport::Inbox) => problems.push("mail.transport `inbox` is for `rialto dev`: set `smtp`".into()),
+            Some(MailTransport::Smtp) => {
+                if mail.host.is_empty() {
+                    problems.push("mail.host is not set: the name of your SMTP server".into());
+                }
+                if mail.from == Mail::default().from {
+                    problems.push("mail.from is not set: `Name <address>`, of your own domain".into());
+                }
+                if mail.tls == MailTls::None && !mail.user.is_empty() {
+                    problems.push("mail.tls `none` would send mail.password in the clear: set `starttls` or `tls`".into());
+                }
+                if !self.server.public_url.starts_with("https://") {
+                    problems.push("server.public_url is not an https:// address: links in mails begin with it".into());
+                }
+            }
+        }
+        if let Err(problem) = crate::kernel::mail::Mailer::new(mail) {
+            problems.push(format!("mail: {}", problem.report()));
+        }
     }
 }
 
@@ -387,6 +504,14 @@ impl Server {
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
     }
+
+    /// Where people reach the product, without a slash at the end.
+    pub fn public_url(&self) -> String {
+        match self.public_url.trim_end_matches('/') {
+            "" => format!("http://{}", self.listen),
+            url => url.to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -399,12 +524,21 @@ mod tests {
         config.redis.url = Secret::new("redis://cache:6379");
         let seed = Secret::new("5iEC1h4mHVbGthv6WAjz5WtNW0by4dJu4okz0F1iyAw=");
         config.auth.signing_keys = vec![SigningKey { id: "a".into(), seed }];
+        config.server.public_url = "https://app.example.com".into();
+        config.mail = Mail {
+            transport: Some(MailTransport::Smtp),
+            host: "mail.internal".into(),
+            from: "App <app@example.com>".into(),
+            ..Mail::default()
+        };
         config
     }
 
     #[test]
     fn production_takes_explicit_and_random_secrets() {
         fit().require_production().unwrap();
+        let no_mail = Mail { transport: Some(MailTransport::None), ..Mail::default() };
+        Config { mail: no_mail, ..fit() }.require_production().unwrap();
     }
 
     #[test]
@@ -418,6 +552,12 @@ mod tests {
         refused(|config| config.database.url = Secret::new("postgres://postgres:postgres@db/app"));
         refused(|config| config.redis.url = Secret::new("redis://:changeme-please@cache"));
         refused(|config| config.auth.signing_keys[0].seed = Secret::new("c2hvcnQ="));
+        refused(|config| config.mail.transport = None);
+        refused(|config| config.mail.transport = Some(MailTransport::Inbox));
+        refused(|config| config.mail.host = String::new());
+        refused(|config| config.mail.from = "no address".into());
+        refused(|config| config.server.public_url = "http://app.example.com".into());
+        refused(|config| (config.mail.tls, config.mail.user) = (MailTls::None, "app".into()));
         let ascii = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=";
         assert!(SigningKey { id: "a".into(), seed: Secret::new(ascii) }.seed_bytes().is_err());
     }

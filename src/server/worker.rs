@@ -5,18 +5,29 @@ use std::time::Duration;
 use crate::domains::auth;
 use crate::gate;
 use crate::kernel::app::App;
+use crate::kernel::jobs::{self, Handlers};
 
 const INTERVAL: Duration = Duration::from_secs(600);
 
 /// Works until the server stops.
 pub async fn run(app: App) {
+    tokio::join!(periodic(&app), jobs::run(app.clone(), handlers()));
+}
+
+/// Who does the jobs of which kind: each domain adds its own.
+fn handlers() -> Handlers {
+    Handlers::default()
+}
+
+/// What is done every ten minutes.
+async fn periodic(app: &App) {
     loop {
-        match auth::jobs::delete_ended_sessions(&app).await {
+        match auth::jobs::delete_ended_sessions(app).await {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
             Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
         }
-        match gate::jobs::delete_old_idempotency_keys(&app).await {
+        match gate::jobs::delete_old_idempotency_keys(app).await {
             Ok(0) => {}
             Ok(keys) => tracing::info!(keys, "deleted old idempotency keys"),
             Err(error) => tracing::warn!(%error, "old idempotency keys can't be deleted"),

@@ -127,12 +127,13 @@ async fn dev_stops_everything_when_one_of_its_children_crashes() {
     child.kill().await.unwrap();
 }
 
-fn production(config: &Config) -> Vec<(String, String)> {
+pub fn production(config: &Config) -> Vec<(String, String)> {
     let key = &config.auth.signing_keys[0];
     vec![
         ("RIALTO_DATABASE__URL".into(), config.database.url.expose().into()),
         ("RIALTO_REDIS__URL".into(), config.redis.url.expose().into()),
         ("RIALTO_SERVER__LISTEN".into(), "127.0.0.1:0".into()),
+        ("RIALTO_MAIL__TRANSPORT".into(), "none".into()),
         ("RIALTO_AUTH__SIGNING_KEYS".into(), format!("[{{id={:?},seed={:?}}}]", key.id, key.seed.expose())),
     ]
 }
@@ -141,6 +142,7 @@ fn production(config: &Config) -> Vec<(String, String)> {
 async fn serve_refuses_to_start_without_explicit_and_safe_configuration() {
     let (started, _, error) = output(&mut rialto(&["serve"])).await;
     assert!(!started && error.contains("database.url is not set") && error.contains("auth.signing_keys"), "{error}");
+    assert!(error.contains("mail.transport is not set"), "{error}");
 
     let world = World::new().await;
     let weak = ("RIALTO_AUTH__SIGNING_KEYS", "[{id=\"a\",seed=\"YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=\"}]");
