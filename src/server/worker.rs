@@ -16,7 +16,7 @@ pub async fn run(app: App) {
 
 /// Who does the jobs of which kind: each domain adds its own.
 fn handlers() -> Handlers {
-    Handlers::default()
+    auth::jobs::handlers(Handlers::default())
 }
 
 /// What is done every ten minutes.
@@ -26,6 +26,11 @@ async fn periodic(app: &App) {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
             Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
+        }
+        match auth::jobs::delete_stale_registrations(app).await {
+            Ok(0) => {}
+            Ok(registrations) => tracing::info!(registrations, "deleted registrations that nobody has verified"),
+            Err(error) => tracing::warn!(%error, "old registrations can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(app).await {
             Ok(0) => {}

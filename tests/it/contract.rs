@@ -69,7 +69,7 @@ async fn every_method_that_is_not_public_refuses_anonymous_callers_on_both_trans
             if operation["security"].as_array().is_some_and(Vec::is_empty) {
                 continue;
             }
-            let path = path.replace("{conversationId}", "x").replace("{accountId}", "x");
+            let path = path.replace("{conversationId}", "x").replace("{accountId}", "x").replace("{sessionId}", "x");
             let verb = Method::from_bytes(verb.to_uppercase().as_bytes()).unwrap();
             let answer = node.rest(verb, &path, None, Some(Value::Object(Default::default()))).await;
             answer.refused(401, "UNAUTHORIZED", 1001);

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod accounts;
 mod auth;
 mod command;
 mod contract;
@@ -16,6 +17,7 @@ mod mail;
 mod messaging;
 mod nodes;
 mod proxy;
+mod sessions;
 mod smtp;
 mod web;
 mod websocket;

@@ -1,13 +1,20 @@
 //! Accounts, sessions, tokens.
 //!
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
-//! on every node; a refresh token works once; nobody learns whether an e-mail address has an account by trying to log in.
+//! on every node; a refresh token works once, and so does a token of a mail; nobody learns whether an e-mail address has an
+//! account by trying to log in or to reset its password, nor, where addresses have to be verified, by registering it.
 //!
 //! Others may call: [`Sessions::authenticate`] (the gate), [`missing_accounts`] (who names accounts) and
 //! [`seed_accounts`] (demo data).
 
+mod administration;
+mod login;
+mod mails;
 mod model;
+mod password_policy;
 mod passwords;
+mod recovery;
+mod registration;
 mod service;
 mod sessions;
 mod tokens;
