@@ -18,13 +18,17 @@ pub fn check(field: &'static str, password: &str, known: &[String], min_chars: u
     if password.chars().take(min_chars).count() < min_chars {
         return Err(Error::invalid_field(field, format!("must have at least {min_chars} characters")));
     }
-    if COMMON.contains(password.to_lowercase().as_str()) {
+    let lower = password.to_lowercase();
+    if COMMON.contains(lower.as_str()) {
         return Err(Error::invalid_field(field, "is one of the most common passwords"));
     }
+    let is_part_of_known = known.iter().any(|known| known.to_lowercase().contains(&lower));
     let mut inputs: Vec<&str> = known.iter().map(String::as_str).collect();
+    // What comes before the @, and each word.
+    inputs.extend(known.iter().filter_map(|known| known.split('@').next()));
     inputs.extend(known.iter().flat_map(|known| known.split(|c: char| !c.is_alphanumeric())));
     // 10^8 guesses and more: safe from guessing online, also by many.
-    if zxcvbn::zxcvbn(password, &inputs).score() < Score::Three {
+    if is_part_of_known || zxcvbn::zxcvbn(password, &inputs).score() < Score::Three {
         return Err(Error::invalid_field(field, "is too easy to guess"));
     }
     Ok(())
@@ -51,7 +55,9 @@ mod tests {
         for common in ["password", "PASSWORD", "trustno1", "qwertyuiop"] {
             assert_eq!(refusal(common, 8).as_deref(), Some("is one of the most common passwords"), "{common}");
         }
-        for guessable in ["aaaaaaaaaaaa", "marianne.fischer", "Marianne2024", "fischer@example", "abcdefghijkl"] {
+        for guessable in
+            ["aaaaaaaaaaaa", "Marianne.Fischer", "marianne.fischer1", "Marianne2024", "fischer@example", "abcdefghijkl"]
+        {
             assert_eq!(refusal(guessable, 8).as_deref(), Some("is too easy to guess"), "{guessable}");
         }
         assert_eq!(refusal("h7-Kq.92z", 15).as_deref(), Some("must have at least 15 characters"));
