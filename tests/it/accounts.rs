@@ -446,8 +446,7 @@ async fn suspending_an_account_ends_its_streams_on_other_nodes() {
 
     let path = |action: &str, id: &str| format!("/v1/auth/accounts/{id}/{action}");
     ann.post(&one, &path("suspend", &bob.id), json!({})).await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
-    let own = admin.post(&one, &path("suspend", &admin.id), json!({})).await;
-    assert_eq!(own.fields(), ["account_id"]);
+    admin.post(&one, &path("suspend", &admin.id), json!({})).await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
     let suspended = admin.post(&one, &path("suspend", &bob.id), json!({})).await.ok();
     assert_eq!(suspended["state"], "ACCOUNT_STATE_SUSPENDED");
     admin.post(&one, &path("suspend", &bob.id), json!({})).await.refused(409, "ACCOUNT_STATE_CONFLICT", 3003);

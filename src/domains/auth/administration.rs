@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::jobs::{self, Notice};
 use super::model::Account;
 use super::service::AuthService;
-use crate::kernel::error::Error;
+use crate::kernel::error::{Error, Reason};
 use crate::kernel::pages;
 use crate::proto::rialto::auth::v1::{ListPendingAccountsRequest, ListPendingAccountsResponse};
 
@@ -53,7 +53,7 @@ impl AuthService {
 
     pub(super) async fn suspend(&self, by: Uuid, id: Uuid) -> Result<Account, Error> {
         if by == id {
-            return Err(Error::invalid_field("account_id", "is the caller's own account"));
+            return Err(Error::new(Reason::InsufficientPermissions, "an account can't suspend itself"));
         }
         let now = self.app.clock.now();
         let mut conn = self.app.db.get().await?;
