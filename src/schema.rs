@@ -176,11 +176,55 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    jobs (id) {
+        id -> Uuid,
+        kind -> Text,
+        payload -> Jsonb,
+        unique_key -> Nullable<Text>,
+        state -> Text,
+        run_at -> Timestamptz,
+        locked_until -> Nullable<Timestamptz>,
+        attempts -> Integer,
+        last_error -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    registrations (id) {
+        id -> Uuid,
+        email -> Text,
+        display_name -> Text,
+        password_hash -> Text,
+        token_hash -> Nullable<Binary>,
+        token_expires_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    password_resets (account_id) {
+        account_id -> Uuid,
+        token_hash -> Binary,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    known_devices (account_id, token_hash) {
+        account_id -> Uuid,
+        token_hash -> Binary,
+        last_seen_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(sessions -> accounts (account_id));
+diesel::joinable!(password_resets -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
 diesel::joinable!(conversation_members -> conversations (conversation_id));
 diesel::joinable!(messages -> conversations (conversation_id));
-diesel::allow_tables_to_appear_in_same_query!(accounts, sessions, refresh_tokens);
+diesel::allow_tables_to_appear_in_same_query!(accounts, password_resets, sessions, refresh_tokens);
 diesel::allow_tables_to_appear_in_same_query!(conversations, conversation_members, messages);
 diesel::joinable!(account_roles -> roles (role_id));
 diesel::allow_tables_to_appear_in_same_query!(roles, account_roles);

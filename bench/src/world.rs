@@ -149,6 +149,7 @@ fn configuration(services: &Services, log_filter: &str) -> Result<String> {
          [redis]\nurl = {redis:?}\n\n\
          [auth]\naccess_token_seconds = 86400\nsigning_keys = [{{ id = \"bench\", seed = {seed:?} }}]\n\n\
          [secrets]\nsealing_keys = [{{ id = \"bench\", key = {key:?} }}]\n\n\
+         [mail]\ntransport = \"none\"\n\n\
          [rates]\nfactor = 100\n\n\
          [log]\nfilter = {log_filter:?}\n"
     ))
@@ -174,7 +175,7 @@ async fn account(mut auth: AuthServiceClient<Http2>, index: usize) -> Result<Acc
     let display_name = format!("Bench {index}");
     let register = RegisterRequest { email: email.clone(), password: password.clone(), display_name };
     let account = auth.register(register).await?.into_inner().account.context("an account without an account")?;
-    let login = auth.login(LoginRequest { email, password }).await?.into_inner();
+    let login = auth.login(LoginRequest { email, password, ..Default::default() }).await?.into_inner();
     Ok(Account { id: account.id, authorization: format!("Bearer {}", login.access_token).parse()? })
 }
 

@@ -11,6 +11,7 @@ pub fn json(address: SocketAddr, accounts: &[Account]) -> String {
         "rest": format!("http://{address}"),
         "grpc": address.to_string(),
         "docs": format!("http://{address}/docs"),
+        "mail": format!("http://{address}/dev/mail"),
         "accounts": accounts,
     })
     .to_string()
@@ -26,7 +27,8 @@ pub fn text(address: SocketAddr, accounts: &[Account]) -> String {
          \x20 REST      http://{address}/v1\n\
          \x20 docs      http://{address}/docs\n\
          \x20 health    http://{address}/health\n\
-         \x20 metrics   http://{address}/metrics\n\n\
+         \x20 metrics   http://{address}/metrics\n\
+         \x20 mail      http://{address}/dev/mail\n\n\
          \x20 Demo accounts\n"
     );
     for account in accounts {

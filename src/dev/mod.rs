@@ -47,10 +47,10 @@ pub async fn run(dev: Dev) -> anyhow::Result<()> {
         }
         let server = Server::start(config, Clock::default()).await?;
         let accounts = demo::load_or_seed(&server.app, &data_dir).await?;
-        tokio::spawn(worker::run(server.app.clone()));
-        anyhow::Ok((server, accounts))
+        let worker = tokio::spawn(worker::run(server.app.clone()));
+        anyhow::Ok((server, worker, accounts))
     };
-    let (server, accounts) = tokio::select! {
+    let (server, worker, accounts) = tokio::select! {
         started = running => started?,
         failure = services.failed() => anyhow::bail!("{failure}"),
         _ = stop_signal.as_mut() => return Ok(services.stop()?),
@@ -67,6 +67,7 @@ pub async fn run(dev: Dev) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     server.stop().await;
+    worker.await?;
     tokio::task::spawn_blocking(move || services.stop()).await??;
     match failure {
         None => Ok(()),
@@ -78,6 +79,7 @@ pub async fn run(dev: Dev) -> anyhow::Result<()> {
 fn configure(dev: &Dev, services: &Services) -> anyhow::Result<Config> {
     let mut defaults = json!({
         "server": { "reflection": true, "metrics": true, "cors_origins": ["*"], "shutdown_seconds": 5 },
+        "mail": { "transport": "inbox" },
         "rates": { "factor": 100 },
         "log": { "format": "pretty" },
     });

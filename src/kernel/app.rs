@@ -9,6 +9,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::config::Config;
 use crate::kernel::db::Db;
 use crate::kernel::error::Error;
+use crate::kernel::mail::Mailer;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::rates::Rates;
 use crate::kernel::redis::Redis;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub sealer: Sealer,
     /// Rate limits.
     pub rates: Rates,
+    /// Mail. Jobs send it, calls don't.
+    pub mail: Mailer,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the node begins to stop: streams end, background work ends.
@@ -52,6 +55,7 @@ pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Resul
         bus: Bus::start(redis.clone(), &node, stopping.clone()),
         rates: Rates::new(config.rates.clone(), redis.clone(), clock.clone()),
         sealer: Sealer::new(&config.secrets, rng)?,
+        mail: Mailer::new(&config.mail)?,
         metrics: Arc::new(Metrics::with_database()),
         redis,
         clock,

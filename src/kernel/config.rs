@@ -1,6 +1,8 @@
 //! Configuration. A value comes from a flag, else from the environment (`RIALTO_SECTION__KEY`), else from the file
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
+mod production;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +29,10 @@ pub struct Config {
     pub secrets: Secrets,
     /// Two-factor authentication.
     pub two_factor: TwoFactor,
+    /// Mail.
+    pub mail: Mail,
+    /// Work that is done later.
+    pub jobs: Jobs,
     /// Rate limits.
     pub rates: Rates,
     /// Logs.
@@ -39,6 +45,9 @@ pub struct Config {
 pub struct Server {
     /// Where clients connect: gRPC, gRPC-Web, REST and WebSockets on one port, HTTP/1.1 and HTTP/2 without TLS.
     pub listen: SocketAddr,
+    /// Where people reach the product in their browsers, such as `https://app.example.com`: links in mails begin with it.
+    /// Empty takes `http://` and `listen`.
+    pub public_url: String,
     /// Where `/metrics` is served for those who operate the server.
     pub ops_listen: Option<SocketAddr>,
     /// Whether `/metrics` is served on `listen` too, for every client. `rialto dev` sets it.
@@ -86,6 +95,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: String::new(),
             ops_listen: None,
             metrics: false,
             trusted_proxies: 0,
@@ -163,6 +173,25 @@ pub struct Auth {
     /// Ed25519 keys. The first signs, all verify: to rotate, put a new one first, and drop the old one when the last
     /// access token that it signed has expired.
     pub signing_keys: Vec<SigningKey>,
+    /// Whether an account begins when its e-mail address was verified. Without it, Register says whether an address has one.
+    pub require_verified_email: bool,
+    /// Whether an administrator has to approve an account before it can log in.
+    pub require_approval: bool,
+    /// How long the token of a verification mail is good.
+    pub verification_token_seconds: u32,
+    /// How long the token of a mail to reset a password is good.
+    pub reset_token_seconds: u32,
+    /// How long a session goes on at most, however often it is renewed. Without that it ends after
+    /// `refresh_token_seconds`.
+    pub session_max_seconds: u32,
+    /// Live sessions of an account. One more ends the one that was used longest ago.
+    pub max_sessions: usize,
+    /// The fewest characters of a new password: 8 to 64. NIST SP 800-63B-4, section 3.1.1.2, wants 15 where there is no
+    /// second factor.
+    pub password_min_chars: usize,
+    /// Keys that passwords are mixed with before they are hashed, so that the database alone is not enough to guess them.
+    /// The first is used, all verify; an account moves to the first when it logs in. Losing one locks its accounts out.
+    pub peppers: Vec<Pepper>,
     /// How many passwords are hashed at the same time; 0 for one a core. Each takes 19 MiB.
     pub password_hash_permits: usize,
 }
@@ -175,9 +204,27 @@ impl Default for Auth {
             access_token_seconds: 15 * 60,
             refresh_token_seconds: 7 * 24 * 3600,
             signing_keys: Vec::new(),
+            require_verified_email: false,
+            require_approval: false,
+            verification_token_seconds: 24 * 3600,
+            reset_token_seconds: 30 * 60,
+            session_max_seconds: 30 * 24 * 3600,
+            max_sessions: 50,
+            password_min_chars: 8,
+            peppers: Vec::new(),
             password_hash_permits: 0,
         }
     }
+}
+
+/// A key that passwords are mixed with.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pepper {
+    /// Stored with each hash. Letters, digits, hyphens.
+    pub id: String,
+    /// 32 random bytes in base64: `openssl rand -base64 32`.
+    pub key: Secret,
 }
 
 /// A key that signs access tokens.
@@ -224,6 +271,83 @@ pub struct TwoFactor {
 impl Default for TwoFactor {
     fn default() -> Self {
         Self { issuer: "Rialto".into(), skew_steps: 1, required_roles: Vec::new() }
+    }
+}
+
+/// Mail.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mail {
+    /// How mail leaves. Production wants it said, if only that there is none.
+    pub transport: Option<MailTransport>,
+    /// The SMTP server.
+    pub host: String,
+    /// Its port; 0 for the usual one: 587, with `tls` 465, with `none` 25.
+    pub port: u16,
+    /// How the connection is secured.
+    pub tls: MailTls,
+    /// Whom to log in as; empty for nobody.
+    pub user: String,
+    /// That user's password.
+    pub password: Secret,
+    /// Who mail is from: `Name <address>`.
+    pub from: String,
+    /// How long the SMTP server may take for one step.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            transport: None,
+            host: String::new(),
+            port: 0,
+            tls: MailTls::Starttls,
+            user: String::new(),
+            password: Secret::default(),
+            from: "Rialto <rialto@localhost>".into(),
+            timeout_seconds: 10,
+        }
+    }
+}
+
+/// How mail leaves.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTransport {
+    /// Not at all: it is dropped.
+    None,
+    /// To an SMTP server.
+    Smtp,
+    /// It stays in this process, for `/dev/mail`. `rialto dev` sets it.
+    Inbox,
+}
+
+/// How the connection to the SMTP server is secured.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// It is not.
+    None,
+    /// By STARTTLS (RFC 3207), which must succeed.
+    Starttls,
+    /// By TLS from the first byte (RFC 8314).
+    Tls,
+}
+
+/// Work that is done later.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// How many a worker does at the same time.
+    pub concurrency: usize,
+    /// How often a job is tried. With the default the last attempt is about nine hours after the first.
+    pub max_attempts: i32,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { concurrency: 4, max_attempts: 20 }
     }
 }
 
@@ -370,75 +494,6 @@ impl Config {
     pub fn read(sources: &Figment) -> Result<Self, ConfigError> {
         Ok(sources.extract().map_err(Box::new)?)
     }
-
-    /// Refuses what must not reach production: missing values, default and weak secrets.
-    pub fn require_production(&self) -> Result<(), ConfigError> {
-        let mut problems = Vec::new();
-        if self.database.url.expose().is_empty() {
-            problems.push("database.url is not set".into());
-        }
-        if self.redis.url.expose().is_empty() {
-            problems.push("redis.url is not set".into());
-        }
-        for (name, url) in [("database.url", &self.database.url), ("redis.url", &self.redis.url)] {
-            if url_password(url.expose()).is_some_and(|password| is_weak_password(&password)) {
-                problems.push(format!("the password in {name} is a default or shorter than 12 characters"));
-            }
-        }
-        if self.auth.signing_keys.is_empty() {
-            problems.push("auth.signing_keys is empty; make a seed with `openssl rand -base64 32`".into());
-        }
-        for key in &self.auth.signing_keys {
-            if let Err(problem) = key.seed_bytes() {
-                problems.push(format!("auth.signing_keys {:?}: {problem}", key.id));
-            }
-        }
-        if self.secrets.sealing_keys.is_empty() {
-            problems.push("secrets.sealing_keys is empty; make a key with `openssl rand -base64 32`".into());
-        }
-        for key in &self.secrets.sealing_keys {
-            if let Err(problem) = key.key_bytes() {
-                problems.push(format!("secrets.sealing_keys {:?}: {problem}", key.id));
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unfit(problems)) }
-    }
-}
-
-impl SigningKey {
-    /// The seed, when it is 32 bytes that look random.
-    pub fn seed_bytes(&self) -> Result<[u8; 32], &'static str> {
-        random_bytes(&self.seed)
-    }
-}
-
-impl SealingKey {
-    /// The key, when it is 32 bytes that look random.
-    pub fn key_bytes(&self) -> Result<[u8; 32], &'static str> {
-        random_bytes(&self.key)
-    }
-}
-
-fn random_bytes(text: &Secret) -> Result<[u8; 32], &'static str> {
-    use base64::Engine;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(text.expose()).ok();
-    let bytes: [u8; 32] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("it is not 32 bytes in base64")?;
-    // 32 random bytes have fewer than 16 different values once in 10^12.
-    let different = bytes.iter().collect::<std::collections::HashSet<_>>().len();
-    if different < 16 || bytes.is_ascii() { Err("it is not random; use `openssl rand -base64 32`") } else { Ok(bytes) }
-}
-
-/// The password in a URL's authority.
-fn url_password(url: &str) -> Option<String> {
-    let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
-    let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
-    Some(password.to_owned())
-}
-
-fn is_weak_password(password: &str) -> bool {
-    const DEFAULTS: [&str; 4] = ["change", "password", "postgres", "rialto"];
-    let lower = password.to_lowercase();
-    password.len() < 12 || DEFAULTS.iter().any(|default| lower.contains(default))
 }
 
 impl Server {
@@ -446,44 +501,19 @@ impl Server {
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
     }
+
+    /// Where people reach the product, without a slash at the end.
+    pub fn public_url(&self) -> String {
+        match self.public_url.trim_end_matches('/') {
+            "" => format!("http://{}", self.listen),
+            url => url.to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fit() -> Config {
-        let mut config = Config::default();
-        config.database.url = Secret::new("postgres://app:ahz5Quoh4oocha3b@db/app");
-        config.redis.url = Secret::new("redis://cache:6379");
-        let seed = Secret::new("5iEC1h4mHVbGthv6WAjz5WtNW0by4dJu4okz0F1iyAw=");
-        config.auth.signing_keys = vec![SigningKey { id: "a".into(), seed }];
-        let key = Secret::new("OFrIFmCvHScIk4bMqqmaJ0Tq5VLLWVFTB6Mx0fbKv5I=");
-        config.secrets.sealing_keys = vec![SealingKey { id: "a".into(), key }];
-        config
-    }
-
-    #[test]
-    fn production_takes_explicit_and_random_secrets() {
-        fit().require_production().unwrap();
-    }
-
-    #[test]
-    fn production_refuses_missing_default_and_weak_secrets() {
-        assert!(Config::default().require_production().is_err());
-        let refused = |change: fn(&mut Config)| {
-            let mut config = fit();
-            change(&mut config);
-            assert!(config.require_production().is_err());
-        };
-        refused(|config| config.database.url = Secret::new("postgres://postgres:postgres@db/app"));
-        refused(|config| config.redis.url = Secret::new("redis://:changeme-please@cache"));
-        refused(|config| config.auth.signing_keys[0].seed = Secret::new("c2hvcnQ="));
-        refused(|config| config.secrets.sealing_keys.clear());
-        refused(|config| config.secrets.sealing_keys[0].key = Secret::new("c2hvcnQ="));
-        let ascii = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=";
-        assert!(SigningKey { id: "a".into(), seed: Secret::new(ascii) }.seed_bytes().is_err());
-    }
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_default() {
@@ -494,12 +524,5 @@ mod tests {
         std::fs::remove_file(folder).unwrap();
         assert_eq!((config.server.listen.port(), config.server.idle_seconds), (2, 7));
         assert_eq!(config.server.flood_burst, Server::default().flood_burst);
-    }
-
-    #[test]
-    fn secrets_do_not_print() {
-        let printed = format!("{:?} {}", fit(), serde_json::to_string(&fit()).unwrap());
-        assert!(!printed.contains("ahz5Quoh4oocha3b") && !printed.contains("5iEC1h4m"), "{printed}");
-        assert!(!printed.contains("OFrIFmCv"), "{printed}");
     }
 }

@@ -23,6 +23,8 @@ pub struct Error {
     pub violations: Vec<Violation>,
     /// When to come back.
     pub retry_after: Option<Duration>,
+    /// What programs need to know besides the reason: `google.rpc.ErrorInfo.metadata`.
+    pub metadata: Vec<(&'static str, String)>,
     cause: Option<Cause>,
 }
 
@@ -38,7 +40,14 @@ pub struct Violation {
 impl Error {
     /// An error without a cause.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), violations: Vec::new(), retry_after: None, cause: None }
+        Self {
+            reason,
+            message: message.into(),
+            violations: Vec::new(),
+            retry_after: None,
+            metadata: Vec::new(),
+            cause: None,
+        }
     }
 
     /// A fault of ours. Only the log sees the cause.
@@ -77,6 +86,20 @@ impl Error {
         self
     }
 
+    /// Adds what programs need to know besides the reason.
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.push((key, value.into()));
+        self
+    }
+
+    /// The error with its cause, for logs and for those who operate the server.
+    pub fn report(&self) -> String {
+        match &self.cause {
+            Some(cause) => format!("{self}: {}", Causes(cause.as_ref())),
+            None => self.to_string(),
+        }
+    }
+
     /// Adds what the log is to say.
     pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));
@@ -98,7 +121,9 @@ impl From<Error> for Status {
         if let Some(cause) = &error.cause {
             tracing::error!(reason = info.name, cause = %Causes(cause.as_ref()), "{}", error.message);
         }
-        let mut details = ErrorDetails::with_error_info(info.name, "rialto", std::collections::HashMap::new());
+        let metadata = error.metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let metadata: std::collections::HashMap<_, _> = metadata.collect();
+        let mut details = ErrorDetails::with_error_info(info.name, "rialto", metadata);
         for violation in &error.violations {
             details.add_bad_request_violation(&violation.field, &violation.description);
         }

@@ -21,6 +21,10 @@ pub struct Metrics {
     pub database_connections: Gauge,
     /// Those of them that nobody uses.
     pub database_idle_connections: Gauge,
+    /// Jobs that failed too often.
+    pub jobs_dead: Gauge,
+    /// For how many seconds the oldest job that could run has been waiting.
+    pub jobs_delay_seconds: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -44,13 +48,21 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let (connections, database_connections, database_idle_connections) =
-            (Gauge::default(), Gauge::default(), Gauge::default());
+        let connections = Gauge::default();
         // The registry adds `_total` to counters.
         registry.register("http_requests", "Requests by transport, method and status", requests.clone());
         registry.register("http_request_duration_seconds", "Time to the end of the answer's head", durations.clone());
         registry.register("connections_open", "Client connections", connections.clone());
-        Self { registry, requests, durations, connections, database_connections, database_idle_connections }
+        Self {
+            registry,
+            requests,
+            durations,
+            connections,
+            database_connections: Gauge::default(),
+            database_idle_connections: Gauge::default(),
+            jobs_dead: Gauge::default(),
+            jobs_delay_seconds: Gauge::default(),
+        }
     }
 }
 
@@ -61,6 +73,9 @@ impl Metrics {
         let (open, idle) = (metrics.database_connections.clone(), metrics.database_idle_connections.clone());
         metrics.registry.register("database_connections_open", "Connections to Postgres", open);
         metrics.registry.register("database_connections_idle", "Connections to Postgres that nobody uses", idle);
+        let (dead, delay) = (metrics.jobs_dead.clone(), metrics.jobs_delay_seconds.clone());
+        metrics.registry.register("jobs_dead", "Jobs that failed too often", dead);
+        metrics.registry.register("jobs_delay_seconds", "How long the oldest job that is due has waited", delay);
         metrics
     }
 

@@ -10,6 +10,8 @@ pub mod config;
 pub mod db;
 pub mod error;
 pub mod hub;
+pub mod jobs;
+pub mod mail;
 pub mod metrics;
 pub mod pages;
 pub mod policy;

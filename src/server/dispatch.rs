@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Layer, Service, ServiceExt};
 
+use super::dev_mail;
 use super::docs;
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
@@ -37,7 +38,8 @@ pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> 
     let gateway = gateway(app, gate.clone())?;
     let guard = flood::guard(app)?;
     let protect = Protect { guard, errors: gateway.errors().clone() };
-    let rest = Rest { pages: pages(app, keys, health)?, gateway: gateway.clone() };
+    let keeps_mail = app.mail.inbox().is_some();
+    let rest = Rest { pages: pages(app, keys, health)?, keeps_mail, gateway: gateway.clone() };
     let rest = ways::compress(protect.clone().around(rest)).map_response(with_security_headers);
     let (limit, patience) = (app.config.server.max_message_bytes, app.config.server.request_timeout());
     let grpc_web = protect.clone().around(ways::grpc_web(gate.clone(), limit, patience));
@@ -90,6 +92,7 @@ impl Protect {
 #[derive(Clone)]
 struct Rest {
     pages: Router,
+    keeps_mail: bool,
     gateway: Gateway<Gate<Routes>>,
 }
 
@@ -107,7 +110,8 @@ impl Service<Request<Body>> for Rest {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        if PAGES.contains(&path) || docs::PATHS.contains(&path) {
+        let is_mail = self.keeps_mail && dev_mail::is_path(path);
+        if is_mail || PAGES.contains(&path) || docs::PATHS.contains(&path) {
             let pages = self.pages.clone();
             return Box::pin(async move { Ok(pages.oneshot(request).await?.map(Body::new)) });
         }
@@ -146,6 +150,7 @@ fn pages(app: &App, keys: &Arc<Keys>, health: Health) -> anyhow::Result<Router> 
         .route("/health", get(move || async move { health.report() }))
         .route("/ready", get(move || async move { ready.readiness() }))
         .route("/.well-known/jwks.json", get(json(jwks)));
+    router = router.merge(dev_mail::router(app));
     for (path, file) in docs::all()? {
         router = router.route(path, get(move |headers: HeaderMap| async move { file.answer(&headers) }));
     }

@@ -11,9 +11,13 @@ use crate::domains::auth::Keys;
 use crate::kernel::clock::Clock;
 use crate::kernel::config::Config;
 use crate::kernel::db::{self, Db};
+use crate::kernel::jobs::Backlog;
+use crate::kernel::mail::Mailer;
 
 /// The clocks of servers and database may differ by so much.
 const MAX_SKEW: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
+/// A job that is due waits so long only when nobody does jobs.
+const MAX_DELAY: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 const MIN_FREE_BYTES: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,6 +32,8 @@ pub async fn examine(config: &Config) -> (String, bool) {
         ("database", database(config).await),
         ("migrations", migrations(config).await),
         ("clock", clock(config).await),
+        ("jobs", jobs(config).await),
+        ("mail", mail(config).await),
         ("redis", redis(config).await),
         ("disk", disk()),
     ];
@@ -104,6 +110,35 @@ async fn clock(config: &Config) -> Finding {
         return Err((format!("differs from the database's by {skew}"), "synchronise both machines, by NTP for one"));
     }
     Ok("agrees with the database's".into())
+}
+
+async fn jobs(config: &Config) -> Finding {
+    let read = async {
+        let db = Db::new(&config.database);
+        let mut conn = db.get().await?;
+        Backlog::read(&mut conn, Clock::default().now()).await
+    };
+    let backlog = read.await.map_err(|error| (error.to_string(), "see the checks of database and migrations"))?;
+    if backlog.dead > 0 {
+        let advice = "look at `SELECT kind, last_error FROM jobs WHERE state = 'dead'`, mend the cause, and let them run again: \
+                      `UPDATE jobs SET state = 'ready', attempts = 0, run_at = now() WHERE state = 'dead'`";
+        return Err((format!("{} are dead", backlog.dead), advice));
+    }
+    match backlog.due_since {
+        Some(since) if Clock::default().now() - since > MAX_DELAY => {
+            Err((format!("one waits since {since}"), "run `rialto worker`, and more of them if one is not enough"))
+        }
+        _ => Ok("none are dead, none wait".into()),
+    }
+}
+
+async fn mail(config: &Config) -> Finding {
+    let mailer = Mailer::new(&config.mail).map_err(|error| (error.report(), "see mail in rialto.example.toml"))?;
+    match mailer.check().await {
+        None => Ok("none is sent (mail.transport)".into()),
+        Some(Ok(())) => Ok(format!("{} takes it", config.mail.host)),
+        Some(Err(error)) => Err((error.report(), "check mail.host, port, tls, user and password")),
+    }
 }
 
 async fn redis(config: &Config) -> Finding {

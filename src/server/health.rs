@@ -13,6 +13,7 @@ use tonic_health::pb::health_server::{Health as HealthContract, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use crate::kernel::app::App;
+use crate::kernel::jobs::Backlog;
 use crate::kernel::policy::RULES;
 
 /// How often the dependencies are asked. What clients are told is at most so old.
@@ -109,7 +110,15 @@ async fn database(app: &App) -> Option<Duration> {
     let started = Instant::now();
     let mut conn = app.db.get().await.ok()?;
     tokio::time::timeout(INTERVAL, conn.batch_execute("SELECT 1")).await.ok()?.ok()?;
-    Some(started.elapsed())
+    let took = started.elapsed();
+    let now = app.clock.now();
+    // The database answers, whatever comes of this.
+    if let Ok(Ok(backlog)) = tokio::time::timeout(INTERVAL, Backlog::read(&mut conn, now)).await {
+        app.metrics.jobs_dead.set(backlog.dead);
+        let delay = backlog.due_since.map_or(0, |since| (now - since).num_seconds());
+        app.metrics.jobs_delay_seconds.set(delay);
+    }
+    Some(took)
 }
 
 /// Memory that the process has in RAM, from `/proc/self/statm`, in pages of 4 KiB.

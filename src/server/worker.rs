@@ -5,33 +5,49 @@ use std::time::Duration;
 use crate::domains::{auth, roles, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
+use crate::kernel::jobs::{self, Handlers};
 
 const INTERVAL: Duration = Duration::from_secs(600);
 
 /// Works until the server stops.
 pub async fn run(app: App) {
+    tokio::join!(periodic(&app), jobs::run(app.clone(), handlers()));
+}
+
+/// Who does the jobs of which kind: each domain adds its own.
+fn handlers() -> Handlers {
+    auth::jobs::handlers(Handlers::default())
+}
+
+/// What is done every ten minutes.
+async fn periodic(app: &App) {
     loop {
-        match auth::jobs::delete_ended_sessions(&app).await {
+        match auth::jobs::delete_ended_sessions(app).await {
             Ok(0) => {}
             Ok(sessions) => tracing::info!(sessions, "deleted sessions that ended long ago"),
             Err(error) => tracing::warn!(%error, "ended sessions can't be deleted"),
         }
-        match roles::jobs::delete_expired_assignments(&app).await {
+        match roles::jobs::delete_expired_assignments(app).await {
             Ok(0) => {}
             Ok(assignments) => tracing::info!(assignments, "deleted assignments of roles that have expired"),
             Err(error) => tracing::warn!(%error, "expired assignments of roles can't be deleted"),
         }
-        match auth::jobs::delete_expired_challenges(&app).await {
+        match auth::jobs::delete_expired_challenges(app).await {
             Ok(0) => {}
             Ok(challenges) => tracing::info!(challenges, "deleted expired login challenges"),
             Err(error) => tracing::warn!(%error, "expired login challenges can't be deleted"),
         }
-        match two_factor::jobs::delete_abandoned_setups(&app).await {
+        match two_factor::jobs::delete_abandoned_setups(app).await {
             Ok(0) => {}
             Ok(setups) => tracing::info!(setups, "deleted two-factor setups that were not finished"),
             Err(error) => tracing::warn!(%error, "abandoned two-factor setups can't be deleted"),
         }
-        match gate::jobs::delete_old_idempotency_keys(&app).await {
+        match auth::jobs::delete_stale_registrations(app).await {
+            Ok(0) => {}
+            Ok(registrations) => tracing::info!(registrations, "deleted registrations that nobody has verified"),
+            Err(error) => tracing::warn!(%error, "old registrations can't be deleted"),
+        }
+        match gate::jobs::delete_old_idempotency_keys(app).await {
             Ok(0) => {}
             Ok(keys) => tracing::info!(keys, "deleted old idempotency keys"),
             Err(error) => tracing::warn!(%error, "old idempotency keys can't be deleted"),

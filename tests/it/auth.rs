@@ -16,7 +16,7 @@ fn register(email: &str) -> RegisterRequest {
 }
 
 fn login(email: &str, password: &str) -> LoginRequest {
-    LoginRequest { email: email.into(), password: password.into() }
+    LoginRequest { email: email.into(), password: password.into(), ..Default::default() }
 }
 
 fn refresh(token: &str) -> RefreshRequest {

@@ -134,6 +134,7 @@ pub fn production(config: &Config) -> Vec<(String, String)> {
         ("RIALTO_DATABASE__URL".into(), config.database.url.expose().into()),
         ("RIALTO_REDIS__URL".into(), config.redis.url.expose().into()),
         ("RIALTO_SERVER__LISTEN".into(), "127.0.0.1:0".into()),
+        ("RIALTO_MAIL__TRANSPORT".into(), "none".into()),
         ("RIALTO_AUTH__SIGNING_KEYS".into(), format!("[{{id={:?},seed={:?}}}]", key.id, key.seed.expose())),
         ("RIALTO_SECRETS__SEALING_KEYS".into(), format!("[{}]", sealing.join(","))),
     ]
@@ -148,6 +149,7 @@ async fn serve_refuses_to_start_without_explicit_and_safe_configuration() {
     let (started, _, error) = output(&mut rialto(&["serve"])).await;
     assert!(!started && error.contains("database.url is not set") && error.contains("auth.signing_keys"), "{error}");
     assert!(error.contains("secrets.sealing_keys is empty"), "{error}");
+    assert!(error.contains("mail.transport is not set"), "{error}");
 
     let world = World::new().await;
     let weak = ("RIALTO_AUTH__SIGNING_KEYS", "[{id=\"a\",seed=\"YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=\"}]");

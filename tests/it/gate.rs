@@ -108,7 +108,7 @@ async fn a_flood_is_refused_in_the_clients_own_protocol() {
     refused.refused(429, "RATE_LIMIT_EXCEEDED", 5004);
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(refused.headers["access-control-allow-origin"], "https://app.example.com");
-    let login = LoginRequest { email: "a@b.c".into(), password: "x".into() };
+    let login = LoginRequest { email: "a@b.c".into(), password: "x".into(), ..Default::default() };
     let refused = refusal(node.auth().login(login).await);
     assert_eq!(refused, (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED".into()));
     let connect = async |method: &str, content_type: &str| {
@@ -134,7 +134,11 @@ async fn a_call_is_given_up_at_its_deadline_over_grpc_and_rest() {
     lock.batch_execute("BEGIN; LOCK TABLE accounts").await.unwrap();
 
     // Not by tonic's client, which gives up by itself.
-    let message = prost::Message::encode_to_vec(&LoginRequest { email: ann.email.clone(), password: "x".into() });
+    let message = prost::Message::encode_to_vec(&LoginRequest {
+        email: ann.email.clone(),
+        password: "x".into(),
+        ..Default::default()
+    });
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let request = node.http().post(node.url("/rialto.auth.v1.AuthService/Login")).header("grpc-timeout", "50m");
     let request = request.header("content-type", "application/grpc-web+proto");
@@ -256,7 +260,7 @@ async fn messages_larger_than_the_limit_are_refused_on_every_transport() {
     world.config.server.max_message_bytes = 2000;
     let node = world.node().await;
     let long = "x".repeat(3000);
-    let login = LoginRequest { email: long.clone(), password: "x".into() };
+    let login = LoginRequest { email: long.clone(), password: "x".into(), ..Default::default() };
     let refused = refusal(node.auth().login(login).await);
     assert_eq!(refused, (Code::ResourceExhausted, "PAYLOAD_TOO_LARGE".into()));
     let answer = node.rest(Method::POST, "/v1/auth/login", None, Some(json!({"email": long, "password": "x"}))).await;

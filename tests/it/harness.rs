@@ -94,6 +94,12 @@ impl World {
         node.log_in(&email, account["id"].as_str().unwrap()).await
     }
 
+    /// Makes somebody an administrator who has made no call yet: nodes remember what they know of those who have.
+    pub async fn promote(&self, user: &User) {
+        let promote = format!("UPDATE accounts SET role = 'admin' WHERE id = '{}'", user.id);
+        self.database().await.batch_execute(&promote).await.unwrap();
+    }
+
     /// A connection to look at what is stored.
     pub async fn database(&self) -> AsyncPgConnection {
         AsyncPgConnection::establish(self.config.database.url.expose()).await.unwrap()
@@ -204,6 +210,11 @@ impl Node {
     /// A gRPC client without credentials.
     pub fn auth(&self) -> AuthServiceClient<Channel> {
         AuthServiceClient::new(self.channel())
+    }
+
+    /// Does the background work of a server beside this one, until aborted.
+    pub fn work(&self) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(rialto::server::worker::run(self.server.app.clone()))
     }
 
     pub async fn stop(self) {

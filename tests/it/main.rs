@@ -5,17 +5,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod access;
+mod accounts;
 mod auth;
 mod command;
 mod contract;
 mod gate;
 mod harness;
+mod jobs;
 mod limits;
 mod live;
+mod mail;
 mod messaging;
 mod nodes;
 mod proxy;
 mod roles;
+mod sessions;
+mod smtp;
 mod two_factor;
 mod web;
 mod websocket;

@@ -28,7 +28,8 @@ async fn a_browser_registers_chats_and_watches_over_grpc_web() {
     let email = "web@example.com".to_owned();
     let request = RegisterRequest { email: email.clone(), password: PASSWORD.into(), display_name: "Web".into() };
     auth.register(request).await.unwrap();
-    let tokens = auth.login(LoginRequest { email, password: PASSWORD.into() }).await.unwrap().into_inner();
+    let tokens =
+        auth.login(LoginRequest { email, password: PASSWORD.into(), ..Default::default() }).await.unwrap().into_inner();
     let bearer = Bearer(tokens.access_token);
     let mut auth = AuthServiceClient::with_origin(InterceptedService::new(web.clone(), bearer.clone()), origin.clone());
     let me = auth.get_me(GetMeRequest {}).await.unwrap().into_inner().account.unwrap();

@@ -56,7 +56,7 @@ impl Confirmation {
             (false, Some(_)) => return Err(two_factor::not_enabled()),
             _ => {}
         }
-        if !self.passwords.verify(password, Some(hash)).await? {
+        if self.passwords.verify(password, Some(hash)).await?.is_none() {
             return Err(Error::new(Reason::InvalidCredentials, "the password is wrong"));
         }
         if let Some(proof) = proof {

@@ -1,100 +1,106 @@
-//! The last step of a login: after the password comes a session, or a challenge for the second factor, which another call
-//! finishes.
+//! Opening sessions and keeping them going.
 //!
-//! Both are made under the lock of the account, with what it says then: a password that was changed, a suspension, a second
-//! factor that was enabled meanwhile count.
+//! After the password comes a session, or a challenge for the second factor, which another call finishes. Both are made under
+//! the lock of the account, with what it says then: a password that was changed, a suspension, a second factor that was
+//! enabled meanwhile count.
 
-use std::net::IpAddr;
-
-use chrono::Duration;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Duration, Utc};
 use diesel_async::AsyncConnection;
 use sha2::{Digest, Sha256};
-use tonic::Request;
 use uuid::Uuid;
 
 use super::challenge::Challenge;
-use super::model::{Account, RefreshToken, Session};
-use super::service::{AuthService, Tokens};
+use super::client::Client;
+use super::jobs::{self, Notice};
+use super::model::device::KnownDevice;
+use super::model::registration::Registration;
+use super::model::{Account, Lifetimes, RefreshToken, Session, fold_email};
+use super::passwords::Match;
+use super::service::AuthService;
+use super::wire::{device, state_name};
 use crate::domains::two_factor::Proof;
-use crate::kernel::caller::ClientAddress;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::proto::rialto::auth::v1::{AccountState, LoginRequest};
 
-/// Longer user agents are cut before they are stored.
-const USER_AGENT_CHARS: usize = 256;
 /// How long a challenge waits for its code.
 const CHALLENGE_LIFETIME: Duration = Duration::minutes(5);
 
-/// Who logs in, as a session remembers it.
-pub struct Client {
-    user_agent: String,
-    address: String,
+/// A pair of tokens.
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+    pub expires_in: i32,
+}
+
+/// A session that was just opened.
+pub struct Opened {
+    pub account_id: Uuid,
+    pub tokens: Tokens,
+    /// For the next login from the same device.
+    pub device_token: String,
+    /// Whether other sessions were ended for it.
+    ended_others: bool,
+    /// Whether its owner is told by mail.
+    notified: bool,
 }
 
 /// What comes after the password.
 pub enum Begun {
     /// A session.
-    Session(Tokens),
-    /// The token of a challenge.
-    Challenge(String),
-}
-
-impl Client {
-    /// The client of a request.
-    pub fn of<T>(request: &Request<T>) -> Self {
-        let user_agent = request.metadata().get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let address = ClientAddress::of(request.extensions()).map(|address| address.to_string()).unwrap_or_default();
-        Self { user_agent: user_agent.chars().take(USER_AGENT_CHARS).collect(), address }
-    }
-
-    /// What a challenge is bound to: the user agent, and the network (in IPv4 256 addresses, in IPv6 what counts as one
-    /// client). A telephone may get another address of its network between password and code; whoever picks up a token
-    /// elsewhere has another network.
-    fn fingerprint(&self, ipv6_prefix: u8) -> Vec<u8> {
-        let network = match self.address.parse().map(|address: IpAddr| address.to_canonical()) {
-            Ok(IpAddr::V4(v4)) => u128::from(v4.to_bits() >> 8),
-            Ok(IpAddr::V6(v6)) => v6.to_bits().checked_shr(128 - u32::from(ipv6_prefix.min(128))).unwrap_or_default(),
-            Err(_) => 0,
-        };
-        Sha256::new().chain_update(network.to_be_bytes()).chain_update(&self.user_agent).finalize().to_vec()
-    }
+    Session(Opened),
+    /// A challenge for the second factor.
+    Challenge {
+        /// Whose.
+        account_id: Uuid,
+        /// Its token.
+        token: String,
+    },
 }
 
 impl AuthService {
-    /// Goes on after the password was found to belong to `password_hash`.
-    pub(super) async fn begin_login(
-        &self,
-        account_id: Uuid,
-        password_hash: &str,
-        client: Client,
-    ) -> Result<Begun, Error> {
+    /// Opens a session for whoever knows the password, or a challenge.
+    pub(super) async fn log_in(&self, request: LoginRequest, client: Client) -> Result<Begun, Error> {
+        let verified = self.verify_password(&request.email, request.password).await?;
         let mut conn = self.app.db.get().await?;
-        conn.transaction(async |conn| {
-            let found = Account::lock(conn, account_id).await?.filter(|(_, current)| current == password_hash);
-            let (account, _) = found.ok_or_else(invalid_credentials)?;
-            require_active(&account)?;
-            if !account.two_factor {
-                return self.open_session(conn, &account, client).await.map(Begun::Session);
-            }
-            let token = self.random_token()?;
-            let challenge = Challenge {
-                account_id,
-                credentials: credentials(&account, password_hash),
-                client: client.fingerprint(self.app.config.server.ipv6_prefix),
-            };
-            challenge.insert(conn, &token, self.app.clock.now() + CHALLENGE_LIFETIME).await?;
-            Ok(Begun::Challenge(token))
-        })
-        .await
+        let begun = conn
+            .transaction(async |conn| {
+                // A password change or suspension that was faster has ended this session before it began.
+                let locked = Account::lock(conn, verified.id).await?;
+                let unchanged = locked.filter(|(locked, _)| locked.token_version == verified.token_version);
+                let changed = || Error::new(Reason::InvalidCredentials, "the account was changed meanwhile");
+                let (account, hash) = unchanged.ok_or_else(changed)?;
+                require_active(&account)?;
+                if !account.two_factor {
+                    return self.open_session(conn, &account, &request.device_token, client).await.map(Begun::Session);
+                }
+                let token = self.random_token()?;
+                let challenge = Challenge {
+                    account_id: account.id,
+                    credentials: credentials(&account, &hash),
+                    client: client.fingerprint(self.app.config.server.ipv6_prefix),
+                };
+                challenge.insert(conn, &token, self.app.clock.now() + CHALLENGE_LIFETIME).await?;
+                Ok(Begun::Challenge { account_id: account.id, token })
+            })
+            .await?;
+        drop(conn);
+        if let Begun::Session(opened) = &begun {
+            self.announce(opened).await;
+        }
+        Ok(begun)
     }
 
-    /// Finishes a login with the second factor; returns the account too.
+    /// Finishes a login with the second factor.
     pub(super) async fn finish_login(
         &self,
         token: &str,
         proof: Proof,
+        device_token: &str,
         client: Client,
-    ) -> Result<(Uuid, Tokens), Error> {
+    ) -> Result<Opened, Error> {
         let mut conn = self.app.db.get().await?;
         let challenge = Challenge::attempt(&mut conn, token, self.app.clock.now()).await?;
         if challenge.client != client.fingerprint(self.app.config.server.ipv6_prefix) {
@@ -102,7 +108,7 @@ impl AuthService {
         }
         let confirmation = self.confirmation();
         let attempt = confirmation.count(challenge.account_id).await?;
-        let tokens = conn
+        let opened = conn
             .transaction(async |conn| {
                 let locked = Account::lock(conn, challenge.account_id).await?;
                 let (account, hash) = locked.ok_or_else(Challenge::void)?;
@@ -112,62 +118,157 @@ impl AuthService {
                 }
                 Challenge::delete(conn, token).await?;
                 proof.spend(&self.app, conn, account.id).await?;
-                self.open_session(conn, &account, client).await
+                self.open_session(conn, &account, device_token, client).await
             })
             .await?;
+        drop(conn);
         attempt.succeeded().await;
-        Ok((challenge.account_id, tokens))
+        self.announce(&opened).await;
+        Ok(opened)
     }
 
-    async fn open_session(&self, conn: &mut Conn, account: &Account, client: Client) -> Result<Tokens, Error> {
+    /// The account that e-mail address and password belong to. Every refusal costs the same, whether there is an account or
+    /// not, and says more than that they don't belong together only to who knows the password.
+    async fn verify_password(&self, email: &str, password: String) -> Result<Account, Error> {
+        self.count_attempt(email).await?;
+        let found = {
+            let mut conn = self.app.db.get().await?;
+            Account::by_email(&mut conn, email).await?
+        };
+        let (account, hash) = found.unzip();
+        let verified = self.passwords.verify(password.clone(), hash.clone()).await?;
+        let account = account.filter(|_| verified.is_some());
+        if let Some(account) = &account
+            && account.is_active()
+        {
+            self.store_rehashed(account.id, hash, verified).await?;
+            return Ok(account.clone());
+        }
+        let registered = self.app.config.auth.require_verified_email && self.is_registered(email, password).await?;
+        Err(match account {
+            Some(account) => not_active(account.state()),
+            None if registered => not_active(AccountState::Unverified),
+            None => Error::new(Reason::InvalidCredentials, "e-mail address or password is wrong"),
+        })
+    }
+
+    /// Whether somebody has registered the address with this password, whoever has an account there.
+    async fn is_registered(&self, email: &str, password: String) -> Result<bool, Error> {
+        let newest = {
+            let mut conn = self.app.db.get().await?;
+            Registration::newest(&mut conn, &fold_email(email)).await?
+        };
+        let hash = newest.map(|registration| registration.password_hash);
+        Ok(self.passwords.verify(password, hash).await?.is_some())
+    }
+
+    async fn store_rehashed(&self, id: Uuid, old: Option<String>, verified: Option<Match>) -> Result<(), Error> {
+        if let (Some(old), Some(new)) = (old, verified.and_then(|verified| verified.rehashed)) {
+            Account::rehash(&mut *self.app.db.get().await?, id, &old, &new).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a session for an account that has proven who it is, and is locked. After the commit comes `announce`.
+    async fn open_session(
+        &self,
+        conn: &mut Conn,
+        account: &Account,
+        device_token: &str,
+        client: Client,
+    ) -> Result<Opened, Error> {
         let now = self.app.clock.now();
         let session = Session {
             id: self.app.rng.id(now)?,
             account_id: account.id,
             created_at: now,
             last_seen_at: now,
-            expires_at: now + self.refresh_lifetime(),
+            expires_at: self.lifetimes().end(now, now),
             revoked_at: None,
             user_agent: client.user_agent,
             address: client.address,
             reauthenticated_at: Some(now),
         };
         let refresh = self.random_token()?;
+        let ended_others = self.make_room(conn, account.id, now).await?;
         session.insert(conn).await?;
-        RefreshToken::insert(conn, &refresh, session.id, now, self.refresh_lifetime()).await?;
-        self.tokens(account, session.id, refresh, now)
+        RefreshToken::insert(conn, &refresh, session.id, now, session.expires_at).await?;
+        let (device_token, notified) = self.note_device(conn, &session, device_token).await?;
+        let tokens = self.tokens(account, session.id, refresh, now)?;
+        Ok(Opened { account_id: account.id, tokens, device_token, ended_others, notified })
+    }
+
+    /// Notes the device of a new session, and that its owner is to be told if the account knows others but not this one;
+    /// returns the device's token, and whether that is so.
+    async fn note_device(&self, conn: &mut Conn, session: &Session, token: &str) -> Result<(String, bool), Error> {
+        let (id, now) = (session.account_id, session.created_at);
+        if KnownDevice::seen(conn, id, token, now).await? {
+            return Ok((token.to_owned(), false));
+        }
+        let token = self.random_token()?;
+        let notify = KnownDevice::add(conn, id, &token, now).await?;
+        if notify {
+            let device = device(&session.user_agent);
+            let notice = Notice::NewDevice { device, address: session.address.clone(), at: now };
+            jobs::notice(&self.app, id, notice)?.enqueue(conn).await?;
+        }
+        Ok((token, notify))
+    }
+
+    /// Tells the other nodes what came with a session.
+    async fn announce(&self, opened: &Opened) {
+        if opened.ended_others {
+            self.sessions.changed(opened.account_id).await;
+        }
+        if opened.notified {
+            crate::kernel::jobs::wake(&self.app).await;
+        }
+    }
+
+    /// Ends the sessions that were used longest ago, if one more would be too many; returns whether it did.
+    async fn make_room(&self, conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
+        let live = Session::live(conn, id, now).await?;
+        let keep = self.app.config.auth.max_sessions.max(1) - 1;
+        let over: Vec<Uuid> = live.iter().skip(keep).map(|session| session.id).collect();
+        if !over.is_empty() {
+            Session::revoke_all(conn, &over, now).await?;
+        }
+        Ok(!over.is_empty())
+    }
+
+    pub(super) fn tokens(
+        &self,
+        account: &Account,
+        session: Uuid,
+        refresh: String,
+        now: DateTime<Utc>,
+    ) -> Result<Tokens, Error> {
+        let (access, expires_in) = self.keys.issue(account.id, session, account.token_version, now)?;
+        Ok(Tokens { access, refresh, expires_in: i32::try_from(expires_in).unwrap_or(i32::MAX) })
+    }
+
+    /// 32 random bytes in base64url.
+    pub(super) fn random_token(&self) -> Result<String, Error> {
+        Ok(URL_SAFE_NO_PAD.encode(self.app.rng.bytes::<32>()?))
+    }
+
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        let seconds = |seconds: u32| Duration::seconds(i64::from(seconds));
+        let config = &self.app.config.auth;
+        Lifetimes { idle: seconds(config.refresh_token_seconds), absolute: seconds(config.session_max_seconds) }
     }
 }
 
 fn require_active(account: &Account) -> Result<(), Error> {
-    let refused = || Error::new(Reason::AccountNotActive, "the account is not active");
-    if account.is_active() { Ok(()) } else { Err(refused()) }
+    if account.is_active() { Ok(()) } else { Err(not_active(account.state())) }
 }
 
-/// The answer for a wrong password and for an account that does not exist.
-pub fn invalid_credentials() -> Error {
-    Error::new(Reason::InvalidCredentials, "e-mail address or password is wrong")
+/// The refusal of an account that may not log in.
+pub fn not_active(state: AccountState) -> Error {
+    Error::new(Reason::AccountNotActive, "the account is not active").with("state", state_name(state))
 }
 
 /// What a challenge was made on: when the password or the token version changes, it is void.
 fn credentials(account: &Account, password_hash: &str) -> Vec<u8> {
     Sha256::new().chain_update(account.token_version.to_be_bytes()).chain_update(password_hash).finalize().to_vec()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_is_its_user_agent_and_its_network() {
-        let client = |user_agent: &str, address: &str| {
-            Client { user_agent: user_agent.into(), address: address.into() }.fingerprint(64)
-        };
-        assert_eq!(client("a", "192.0.2.1"), client("a", "192.0.2.254"));
-        assert_eq!(client("a", "192.0.2.1"), client("a", "::ffff:192.0.2.1"));
-        assert_eq!(client("a", "2001:db8::1"), client("a", "2001:db8::2:3:4"));
-        assert_ne!(client("a", "192.0.2.1"), client("a", "192.0.3.1"));
-        assert_ne!(client("a", "2001:db8::1"), client("a", "2001:db8:0:1::1"));
-        assert_ne!(client("a", "192.0.2.1"), client("b", "192.0.2.1"));
-    }
 }

@@ -1,17 +1,25 @@
 //! Accounts, sessions, tokens.
 //!
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
-//! on every node; a refresh token works once; a login whose account has a second factor opens no session without it; nobody learns whether an e-mail address has an account by trying to log in.
+//! on every node; a refresh token works once, and so does a token of a mail; a login whose account has a second factor opens
+//! no session without it; nobody learns whether an e-mail address has an account by trying to log in or to reset its
+//! password, nor, where addresses have to be verified, by registering it.
 //!
 //! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
 //! (before what only the owner may do), [`missing_accounts`] (who names accounts), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data).
 
+mod administration;
 mod challenge;
+mod client;
 mod confirm;
 mod login;
+mod mails;
 mod model;
+mod password_policy;
 mod passwords;
+mod recovery;
+mod registration;
 mod service;
 mod sessions;
 mod tokens;

@@ -1,4 +1,9 @@
-//! Rows and SQL of accounts, sessions and refresh tokens.
+//! Rows and SQL of accounts, sessions and refresh tokens; in modules of their own what leads to an account and back into it.
+
+pub mod device;
+pub mod registration;
+pub mod reset;
+pub mod states;
 
 use chrono::{DateTime, Duration, Utc};
 use diesel::prelude::*;
@@ -40,6 +45,7 @@ pub struct NewAccount {
     password_hash: String,
     role: &'static str,
     state: &'static str,
+    email_verified_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -134,9 +140,22 @@ impl NewAccount {
             password_hash,
             role: policy::role_name(role),
             state: ACTIVE,
+            email_verified_at: None,
             created_at: now,
             updated_at: now,
         })
+    }
+
+    /// Has to be approved before it can log in.
+    pub fn pending(mut self, pending: bool) -> Self {
+        self.state = if pending { "pending" } else { ACTIVE };
+        self
+    }
+
+    /// Its owner reads mail to its address.
+    pub fn verified(mut self) -> Self {
+        self.email_verified_at = Some(self.created_at);
+        self
     }
 
     /// Inserts it.
@@ -243,7 +262,7 @@ impl Session {
     }
 
     /// Notes that the session was used and goes on.
-    async fn extend(conn: &mut Conn, id: Uuid, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Result<(), Error> {
+    pub async fn extend(conn: &mut Conn, id: Uuid, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Result<(), Error> {
         diesel::update(sessions::table.find(id))
             .set((sessions::last_seen_at.eq(now), sessions::expires_at.eq(expires_at)))
             .execute(conn)
@@ -255,6 +274,22 @@ impl Session {
     pub async fn delete_ended(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, Error> {
         let ended = sessions::expires_at.lt(before).or(sessions::revoked_at.lt(before).assume_not_null());
         Ok(diesel::delete(sessions::table.filter(ended)).execute(conn).await?)
+    }
+}
+
+/// How long sessions go on.
+#[derive(Clone, Copy)]
+pub struct Lifetimes {
+    /// Without being used.
+    pub idle: Duration,
+    /// At most.
+    pub absolute: Duration,
+}
+
+impl Lifetimes {
+    /// When a session ends that was opened then and is used now.
+    pub fn end(self, opened: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+        (now + self.idle).min(opened + self.absolute)
     }
 }
 
@@ -290,10 +325,19 @@ impl RefreshToken {
         token: &str,
         session_id: Uuid,
         now: DateTime<Utc>,
-        lifetime: Duration,
+        expires_at: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let row = Self { hash: hash(token), session_id, created_at: now, expires_at: now + lifetime, used_at: None };
+        let row = Self { hash: hash(token), session_id, created_at: now, expires_at, used_at: None };
         diesel::insert_into(refresh_tokens::table).values(&row).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Voids those of a session that were not used: used now, they count as used before.
+    pub async fn void(conn: &mut Conn, session_id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        let unused = refresh_tokens::table
+            .filter(refresh_tokens::session_id.eq(session_id))
+            .filter(refresh_tokens::used_at.is_null());
+        diesel::update(unused).set(refresh_tokens::used_at.eq(now)).execute(conn).await?;
         Ok(())
     }
 
@@ -303,7 +347,7 @@ impl RefreshToken {
         old: &str,
         new: &str,
         now: DateTime<Utc>,
-        lifetime: Duration,
+        lifetimes: Lifetimes,
     ) -> Result<Exchange, Error> {
         // The row lock makes two clients with the same token come one after the other: the second finds it used.
         let found = refresh_tokens::table
@@ -331,8 +375,9 @@ impl RefreshToken {
             .set(refresh_tokens::used_at.eq(now))
             .execute(conn)
             .await?;
-        Self::insert(conn, new, session.id, now, lifetime).await?;
-        Session::extend(conn, session.id, now, now + lifetime).await?;
+        let expires_at = lifetimes.end(session.created_at, now);
+        Self::insert(conn, new, session.id, now, expires_at).await?;
+        Session::extend(conn, session.id, now, expires_at).await?;
         Ok(Exchange::Renewed(Box::new(account), session))
     }
 }

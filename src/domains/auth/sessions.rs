@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::login::not_active;
 use super::model::{Account, Session};
 use super::tokens::{AccessToken, Keys};
 use crate::kernel::abilities::Abilities;
@@ -89,7 +90,7 @@ impl Sessions {
             return Err(revoked());
         }
         if !known.account.is_active() {
-            return Err(Error::new(Reason::AccountNotActive, "the account is not active"));
+            return Err(not_active(known.account.state()));
         }
         let role = known.account.role();
         Ok(Caller {

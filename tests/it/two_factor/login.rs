@@ -18,11 +18,16 @@ async fn a_login_needs_the_second_factor_over_grpc() {
     let world = World::new().await;
     let node = world.node().await;
     let mut ann = Enrolled::new(&world, &node, "ann").await;
-    let login = |password: &str| LoginRequest { email: "ann@example.com".into(), password: password.into() };
+    let login = |password: &str| LoginRequest {
+        email: "ann@example.com".into(),
+        password: password.into(),
+        ..Default::default()
+    };
     let verify = |challenge_token: String, code: &str, backup_code: &str| VerifyTwoFactorRequest {
         challenge_token,
         code: code.into(),
         backup_code: backup_code.into(),
+        ..Default::default()
     };
     let wrong = refusal(node.auth().login(login("wrong password")).await);
     assert_eq!(wrong, (Code::Unauthenticated, "INVALID_CREDENTIALS".into()));

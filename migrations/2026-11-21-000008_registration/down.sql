@@ -1,0 +1,4 @@
+DROP INDEX accounts_pending;
+DROP TABLE known_devices;
+DROP TABLE password_resets;
+DROP TABLE registrations;

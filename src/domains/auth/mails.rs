@@ -1,0 +1,103 @@
+//! What the mails of accounts say.
+
+use super::jobs::Notice;
+use super::model::Account;
+use super::model::registration::Registration;
+use crate::kernel::config::Server;
+use crate::kernel::mail::{Link, Mail};
+
+/// Proves that whoever registered an address reads its mail.
+pub fn verification(server: &Server, registration: &Registration, token: &str, seconds: u32) -> Mail {
+    Mail {
+        to: registration.email.clone(),
+        subject: "Verify your e-mail address".into(),
+        paragraphs: vec![
+            format!("Hello {},", registration.display_name),
+            format!("somebody, hopefully you, has registered with this address. Verify it within {}.", span(seconds)),
+            "If it was not you, ignore this mail: without the link there will be no account.".into(),
+        ],
+        link: Some(link(server, "Verify the address", &format!("/verify-email?token={token}"))),
+    }
+}
+
+/// Tells an address that somebody tried to register it a second time.
+pub fn address_taken(server: &Server, email: &str) -> Mail {
+    Mail {
+        to: email.into(),
+        subject: "You have an account already".into(),
+        paragraphs: vec![
+            "Hello,".into(),
+            "somebody, perhaps you, has tried to register with this address. It has an account already: log in, or reset \
+             the password if you have forgotten it."
+                .into(),
+            "If it was not you, ignore this mail. Nothing was changed, and whoever tried has not learned of the account."
+                .into(),
+        ],
+        link: Some(link(server, "Log in", "/login")),
+    }
+}
+
+/// Lets in whoever has forgotten the password.
+pub fn reset_password(server: &Server, account: &Account, token: &str, seconds: u32) -> Mail {
+    Mail {
+        to: account.email.clone(),
+        subject: "Reset your password".into(),
+        paragraphs: vec![
+            hello(account),
+            format!("somebody, hopefully you, has asked to reset your password. You can within {}.", span(seconds)),
+            "If it was not you, ignore this mail: your password stays as it is.".into(),
+        ],
+        link: Some(link(server, "Set a new password", &format!("/reset-password?token={token}"))),
+    }
+}
+
+/// Tells the owner of an account something.
+pub fn notice(server: &Server, account: &Account, notice: &Notice, reason: Option<String>) -> Mail {
+    let was_it_you = "If it was not you, reset your password now: that ends every session.";
+    let (subject, paragraphs, link) = match notice {
+        Notice::PasswordChanged => (
+            "Your password was changed",
+            vec!["your password was changed, and other sessions were ended.".into(), was_it_you.into()],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
+        Notice::Approved => (
+            "Your account was approved",
+            vec!["your account was approved. You can log in now.".into()],
+            Some(link(server, "Log in", "/login")),
+        ),
+        Notice::Rejected => (
+            "Your account was not approved",
+            vec!["your account was not approved, for this reason:".into(), reason.unwrap_or_default()],
+            None,
+        ),
+        Notice::NewDevice { device, address, at } => (
+            "New login to your account",
+            vec![
+                format!(
+                    "somebody has logged in to your account from a device that is new to it: {device}, address {address}, {}.",
+                    at.format("%Y-%m-%d %H:%M UTC")
+                ),
+                was_it_you.into(),
+            ],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
+    };
+    let paragraphs = std::iter::once(hello(account)).chain(paragraphs).collect();
+    Mail { to: account.email.clone(), subject: subject.into(), paragraphs, link }
+}
+
+fn hello(account: &Account) -> String {
+    format!("Hello {},", account.display_name)
+}
+
+/// A page of the product. The pages call the methods of the same names.
+fn link(server: &Server, label: &str, path: &str) -> Link {
+    Link { label: label.into(), url: format!("{}{path}", server.public_url()) }
+}
+
+fn span(seconds: u32) -> String {
+    match seconds / 60 {
+        minutes if minutes >= 120 => format!("{} hours", minutes / 60),
+        minutes => format!("{} minutes", minutes.max(1)),
+    }
+}

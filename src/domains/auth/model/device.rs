@@ -1,0 +1,47 @@
+//! Devices that an account has logged in from.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::hash;
+use crate::kernel::db::Conn;
+use crate::kernel::error::Error;
+use crate::schema::known_devices;
+
+/// An account knows so many; beyond them the one that was seen longest ago is forgotten.
+const KNOWN: usize = 50;
+
+/// A device, as it is stored: the hash of the token that it keeps.
+#[derive(Insertable)]
+#[diesel(table_name = known_devices)]
+pub struct KnownDevice {
+    account_id: Uuid,
+    token_hash: Vec<u8>,
+    last_seen_at: DateTime<Utc>,
+}
+
+impl KnownDevice {
+    /// Notes that a known device was seen; false when it is not known.
+    pub async fn seen(conn: &mut Conn, account_id: Uuid, token: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+        let known = diesel::update(known_devices::table.find((account_id, hash(token))));
+        Ok(known.set(known_devices::last_seen_at.eq(now)).execute(conn).await? == 1)
+    }
+
+    /// Adds a device; returns whether the account knew any before.
+    pub async fn add(conn: &mut Conn, account_id: Uuid, token: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+        let newest_first = known_devices::table
+            .filter(known_devices::account_id.eq(account_id))
+            .order(known_devices::last_seen_at.desc())
+            .select(known_devices::token_hash);
+        let mut known: Vec<Vec<u8>> = newest_first.load(conn).await?;
+        let knew_any = !known.is_empty();
+        let forgotten = known.split_off(known.len().min(KNOWN - 1));
+        let of_account = known_devices::table.filter(known_devices::account_id.eq(account_id));
+        diesel::delete(of_account.filter(known_devices::token_hash.eq_any(forgotten))).execute(conn).await?;
+        let row = Self { account_id, token_hash: hash(token), last_seen_at: now };
+        diesel::insert_into(known_devices::table).values(&row).execute(conn).await?;
+        Ok(knew_any)
+    }
+}

@@ -1,0 +1,162 @@
+//! What an account may do, and how that changes. Each change is a compare-and-set: of several at once, one wins.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{Account, Session};
+use crate::kernel::db::Conn;
+use crate::kernel::error::{Error, Reason};
+use crate::proto::rialto::auth::v1::AccountState;
+use crate::schema::{accounts, sessions};
+
+impl Account {
+    /// What it may do.
+    pub fn state(&self) -> AccountState {
+        match self.state.as_str() {
+            "unverified" => AccountState::Unverified,
+            "pending" => AccountState::Pending,
+            "active" => AccountState::Active,
+            "rejected" => AccountState::Rejected,
+            "suspended" => AccountState::Suspended,
+            _ => AccountState::Deleted,
+        }
+    }
+
+    /// Accounts that wait for approval, the oldest first.
+    pub async fn pending(conn: &mut Conn, after: Option<Uuid>, limit: i64) -> Result<Vec<Self>, Error> {
+        let pending = accounts::table
+            .filter(accounts::state.eq("pending"))
+            .filter(accounts::id.gt(after.unwrap_or(Uuid::nil())))
+            .order(accounts::id)
+            .limit(limit)
+            .select(Self::as_select());
+        Ok(pending.load(conn).await?)
+    }
+
+    /// From pending to active.
+    pub async fn approve(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Self, Error> {
+        let account = Self::change(conn, id, "pending", "active", now).await?;
+        diesel::update(accounts::table.find(id)).set(accounts::approved_at.eq(now)).execute(conn).await?;
+        Ok(account)
+    }
+
+    /// From pending to rejected.
+    pub async fn reject(conn: &mut Conn, id: Uuid, reason: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        let account = Self::change(conn, id, "pending", "rejected", now).await?;
+        diesel::update(accounts::table.find(id)).set(accounts::rejection_reason.eq(reason)).execute(conn).await?;
+        Ok(account)
+    }
+
+    /// From active to suspended, and no session is left.
+    pub async fn suspend(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Self, Error> {
+        let account = Self::change(conn, id, "active", "suspended", now).await?;
+        Self::revoke_sessions(conn, id, now).await?;
+        Ok(account)
+    }
+
+    /// From suspended to active.
+    pub async fn reinstate(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Self, Error> {
+        Self::change(conn, id, "suspended", "active", now).await
+    }
+
+    /// Why it was rejected.
+    pub async fn rejection_reason(conn: &mut Conn, id: Uuid) -> Result<Option<String>, Error> {
+        let reason = accounts::table.find(id).select(accounts::rejection_reason).first(conn).await;
+        Ok(reason.optional()?.flatten())
+    }
+
+    /// Replaces the hash of the same password, unless the password was changed meanwhile.
+    pub async fn rehash(conn: &mut Conn, id: Uuid, old: &str, new: &str) -> Result<(), Error> {
+        let unchanged = accounts::table.find(id).filter(accounts::password_hash.eq(old));
+        diesel::update(unchanged).set(accounts::password_hash.eq(new)).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Sets a new password: every access token is void, and so is every token to reset the old one. `None` when the account
+    /// is gone or its password is not `old` any more.
+    pub async fn set_password(
+        conn: &mut Conn,
+        id: Uuid,
+        old: Option<&str>,
+        new: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(current) = accounts::table
+            .find(id)
+            .select(accounts::password_hash)
+            .for_no_key_update()
+            .first::<String>(conn)
+            .await
+            .optional()?
+        else {
+            return Ok(None);
+        };
+        if old.is_some_and(|old| old != current) {
+            return Ok(None);
+        }
+        super::reset::PasswordReset::void(conn, id).await?;
+        let changed = diesel::update(accounts::table.find(id))
+            .set((
+                accounts::password_hash.eq(new),
+                accounts::token_version.eq(accounts::token_version + 1),
+                accounts::updated_at.eq(now),
+            ))
+            .returning(Self::as_select())
+            .get_result(conn)
+            .await?;
+        Ok(Some(changed))
+    }
+
+    /// Notes that the owner of the account reads mail to its address.
+    pub async fn email_is_verified(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        let unverified = accounts::table.find(id).filter(accounts::email_verified_at.is_null());
+        diesel::update(unverified).set(accounts::email_verified_at.eq(now)).execute(conn).await?;
+        Ok(())
+    }
+
+    async fn change(conn: &mut Conn, id: Uuid, from: &str, to: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        let changed = diesel::update(accounts::table.find(id).filter(accounts::state.eq(from)))
+            .set((accounts::state.eq(to), accounts::updated_at.eq(now)))
+            .returning(Self::as_select())
+            .get_result(conn)
+            .await
+            .optional()?;
+        if let Some(account) = changed {
+            return Ok(account);
+        }
+        let account = Self::by_id(conn, id).await?.ok_or_else(|| Error::not_found("account"))?;
+        Err(Error::new(Reason::AccountStateConflict, format!("the account is not {from}")).with("state", account.state))
+    }
+}
+
+impl Session {
+    /// The live sessions of an account, the one that was used last first.
+    pub async fn live(conn: &mut Conn, account_id: Uuid, now: DateTime<Utc>) -> Result<Vec<Self>, Error> {
+        let live = sessions::table
+            .filter(sessions::account_id.eq(account_id))
+            .filter(sessions::revoked_at.is_null())
+            .filter(sessions::expires_at.gt(now))
+            .order((sessions::last_seen_at.desc(), sessions::id.desc()))
+            .select(Self::as_select());
+        Ok(live.load(conn).await?)
+    }
+
+    /// Ends those of these sessions that go on.
+    pub async fn revoke_all(conn: &mut Conn, ids: &[Uuid], now: DateTime<Utc>) -> Result<(), Error> {
+        let live = sessions::table.filter(sessions::id.eq_any(ids)).filter(sessions::revoked_at.is_null());
+        diesel::update(live).set(sessions::revoked_at.eq(now)).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Ends a live session of this account; false when there is none.
+    pub async fn revoke_own(conn: &mut Conn, account_id: Uuid, id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
+        let own = sessions::table
+            .find(id)
+            .filter(sessions::account_id.eq(account_id))
+            .filter(sessions::revoked_at.is_null())
+            .filter(sessions::expires_at.gt(now));
+        Ok(diesel::update(own).set(sessions::revoked_at.eq(now)).execute(conn).await? == 1)
+    }
+}

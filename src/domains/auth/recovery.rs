@@ -1,0 +1,97 @@
+//! New passwords: with a token that was mailed, or with the old one.
+
+use diesel_async::AsyncConnection;
+
+use super::jobs::{self, Notice};
+use super::login::{Tokens, not_active};
+use super::model::reset::PasswordReset;
+use super::model::{Account, RefreshToken, Session};
+use super::registration::{expired_token, invalid_token};
+use super::service::AuthService;
+use crate::kernel::caller::Caller;
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::jobs::NewJob;
+use crate::proto::rialto::auth::v1::{ChangePasswordRequest, ResetPasswordRequest};
+
+impl AuthService {
+    /// Leaves everything that depends on the address to a job.
+    pub(super) async fn leave_to(&self, email: &str, job: NewJob) -> Result<(), Error> {
+        self.count_attempt(email).await?;
+        job.enqueue(&mut *self.app.db.get().await?).await?;
+        crate::kernel::jobs::wake(&self.app).await;
+        Ok(())
+    }
+
+    /// Sets a new password for whoever reads the account's mail.
+    pub(super) async fn reset(&self, request: ResetPasswordRequest) -> Result<Account, Error> {
+        let ResetPasswordRequest { token, new_password } = request;
+        let now = self.app.clock.now();
+        let found = {
+            let mut conn = self.app.db.get().await?;
+            PasswordReset::by_token(&mut conn, &token).await?
+        };
+        let (row, account) = found.ok_or_else(invalid_token)?;
+        if row.expires_at <= now {
+            return Err(expired_token());
+        }
+        let known = [account.email.clone(), account.display_name.clone()];
+        let hash = self.passwords.hash_new("new_password", new_password, known).await?;
+        let mut conn = self.app.db.get().await?;
+        conn.transaction(async |conn| {
+            if !PasswordReset::take(conn, &token).await? {
+                return Err(invalid_token());
+            }
+            Account::set_password(conn, account.id, None, &hash, now).await?;
+            Account::email_is_verified(conn, account.id, now).await?;
+            Account::revoke_sessions(conn, account.id, now).await?;
+            jobs::notice(&self.app, account.id, Notice::PasswordChanged)?.enqueue(conn).await
+        })
+        .await?;
+        drop(conn);
+        self.sessions.changed(account.id).await;
+        crate::kernel::jobs::wake(&self.app).await;
+        Ok(account)
+    }
+
+    /// Sets a new password for whoever knows the old one, and ends every session but the caller's.
+    pub(super) async fn change(&self, caller: &Caller, request: ChangePasswordRequest) -> Result<Tokens, Error> {
+        let ChangePasswordRequest { current_password, new_password } = request;
+        let found = {
+            let mut conn = self.app.db.get().await?;
+            Account::with_password_hash(&mut conn, caller.account_id).await?
+        };
+        let (account, old) = found.ok_or_else(|| Error::not_found("account"))?;
+        if self.passwords.verify(current_password, Some(old.clone())).await?.is_none() {
+            return Err(Error::new(Reason::InvalidCredentials, "current_password is wrong"));
+        }
+        let known = [account.email.clone(), account.display_name.clone()];
+        let hash = self.passwords.hash_new("new_password", new_password, known).await?;
+        let (now, refresh) = (self.app.clock.now(), self.random_token()?);
+        let mut conn = self.app.db.get().await?;
+        let changed = conn
+            .transaction(async |conn| {
+                let changed = Account::set_password(conn, account.id, Some(&old), &hash, now).await?;
+                let overtaken = || Error::new(Reason::ResourceConflict, "the password was changed at the same time");
+                let changed = changed.ok_or_else(overtaken)?;
+                if !changed.is_active() {
+                    return Err(not_active(changed.state()));
+                }
+                let live = Session::live(conn, account.id, now).await?;
+                let ended = || Error::new(Reason::SessionRevoked, "the session has ended");
+                let own = live.iter().find(|session| session.id == caller.session_id).ok_or_else(ended)?;
+                let others: Vec<_> = live.iter().map(|session| session.id).filter(|id| *id != own.id).collect();
+                Session::revoke_all(conn, &others, now).await?;
+                let expires_at = self.lifetimes().end(own.created_at, now);
+                RefreshToken::void(conn, own.id, now).await?;
+                RefreshToken::insert(conn, &refresh, own.id, now, expires_at).await?;
+                Session::extend(conn, own.id, now, expires_at).await?;
+                jobs::notice(&self.app, account.id, Notice::PasswordChanged)?.enqueue(conn).await?;
+                Ok(changed)
+            })
+            .await?;
+        drop(conn);
+        self.sessions.changed(account.id).await;
+        crate::kernel::jobs::wake(&self.app).await;
+        self.tokens(&changed, caller.session_id, refresh, now)
+    }
+}
