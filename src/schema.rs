@@ -95,6 +95,30 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    profiles (account_id) {
+        account_id -> Uuid,
+        handle -> Nullable<Text>,
+        bio -> Text,
+        avatar_url -> Text,
+        locale -> Text,
+        time_zone -> Text,
+        visibility -> Text,
+        messages_from -> Text,
+        presence_to -> Text,
+        version -> BigInt,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    user_blocks (blocker_id, blocked_id) {
+        blocker_id -> Uuid,
+        blocked_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(sessions -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
 diesel::joinable!(conversation_members -> conversations (conversation_id));

@@ -65,6 +65,12 @@ impl Error {
         Self::new(Reason::ResourceNotFound, format!("there is no such {what}"))
     }
 
+    /// Adds the field that the error is about; the message says what is wrong with it.
+    pub fn about_field(mut self, field: impl Into<String>) -> Self {
+        self.violations.push(Violation { field: field.into(), description: self.message.to_string() });
+        self
+    }
+
     /// Adds when to come back.
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);

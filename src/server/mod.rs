@@ -25,6 +25,7 @@ use tonic::service::Routes;
 use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
+use crate::domains::users::UserService;
 use crate::gate::Gate;
 use crate::kernel::app::{self, App};
 use crate::kernel::clock::Clock;
@@ -32,6 +33,7 @@ use crate::kernel::config::Config;
 use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
+use crate::proto::rialto::users::v1::user_service_server::UserServiceServer;
 
 /// A server that runs.
 pub struct Server {
@@ -114,6 +116,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>) -> anyhow::Re
         )
         .add_service(
             MessagingServiceServer::new(messaging)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            UserServiceServer::new(UserService::new(app.clone(), Arc::clone(sessions)))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

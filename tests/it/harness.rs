@@ -12,6 +12,7 @@ use rialto::kernel::rng::Rng;
 use rialto::kernel::secret::Secret;
 use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use rialto::proto::rialto::users::v1::user_service_client::UserServiceClient;
 use rialto::server::Server;
 use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
@@ -207,6 +208,15 @@ impl Node {
         Answer::of(request.send().await.unwrap()).await
     }
 
+    /// A new administrator who has logged in.
+    pub async fn administrator(&self, world: &World, name: &str) -> User {
+        let user = self.user(name).await;
+        let promote = format!("UPDATE accounts SET role = 'admin' WHERE id = '{}'", user.id);
+        world.database().await.batch_execute(&promote).await.unwrap();
+        // Only a new account has been asked for so far: a new session reads it anew.
+        self.log_in(&user.email, &user.id).await
+    }
+
     pub fn http(&self) -> &reqwest::Client {
         &self.http
     }
@@ -248,6 +258,18 @@ impl User {
 
     pub fn messaging(&self, node: &Node) -> MessagingServiceClient<Authorized> {
         MessagingServiceClient::with_interceptor(node.channel(), Bearer(self.token.clone()))
+    }
+
+    pub fn users(&self, node: &Node) -> UserServiceClient<Authorized> {
+        UserServiceClient::with_interceptor(node.channel(), Bearer(self.token.clone()))
+    }
+
+    pub async fn call(&self, node: &Node, method: Method, path: &str, body: Value) -> Answer {
+        node.rest(method, path, Some(&self.token), Some(body)).await
+    }
+
+    pub async fn delete(&self, node: &Node, path: &str) -> Answer {
+        node.rest(Method::DELETE, path, Some(&self.token), None).await
     }
 
     pub async fn get(&self, node: &Node, path: &str) -> Answer {

@@ -14,5 +14,8 @@ mod live;
 mod messaging;
 mod nodes;
 mod proxy;
+mod users;
+mod users_admin;
+mod users_privacy;
 mod web;
 mod websocket;

@@ -67,10 +67,51 @@ impl Account {
         Ok(row.optional()?)
     }
 
-    /// Those of these ids that belong to active accounts.
-    pub async fn active_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
-        let active = accounts::table.filter(accounts::id.eq_any(ids)).filter(accounts::state.eq(ACTIVE));
-        Ok(active.select(accounts::id).load(conn).await?)
+    /// Gives it the name that others see. False when there is no such account.
+    pub async fn rename(conn: &mut Conn, id: Uuid, display_name: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+        let renamed = diesel::update(accounts::table.find(id))
+            .set((accounts::display_name.eq(display_name), accounts::updated_at.eq(now)))
+            .execute(conn)
+            .await?;
+        Ok(renamed == 1)
+    }
+
+    /// Brings it from one of these states to another. False when it is in none of them.
+    pub async fn move_state(
+        conn: &mut Conn,
+        id: Uuid,
+        from: &[&str],
+        to: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Error> {
+        let moved = diesel::update(accounts::table.find(id).filter(accounts::state.eq_any(from)))
+            .set((accounts::state.eq(to), accounts::updated_at.eq(now)))
+            .execute(conn)
+            .await?;
+        Ok(moved == 1)
+    }
+
+    /// Notes when it was approved.
+    pub async fn note_approval(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        diesel::update(accounts::table.find(id)).set(accounts::approved_at.eq(now)).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Notes why it was rejected.
+    pub async fn note_rejection(conn: &mut Conn, id: Uuid, reason: &str) -> Result<(), Error> {
+        diesel::update(accounts::table.find(id)).set(accounts::rejection_reason.eq(reason)).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Whether it is deleted; `None` when there is no such account.
+    pub async fn is_deleted(conn: &mut Conn, id: Uuid) -> Result<Option<bool>, Error> {
+        Ok(accounts::table.find(id).select(accounts::state.eq("deleted")).first(conn).await.optional()?)
+    }
+
+    /// The active administrators, locked until the transaction ends, so that two can't go at once.
+    pub async fn lock_administrators(conn: &mut Conn) -> Result<Vec<Uuid>, Error> {
+        let active = accounts::table.filter(accounts::role.eq("admin")).filter(accounts::state.eq(ACTIVE));
+        Ok(active.order(accounts::id).select(accounts::id).for_no_key_update().load(conn).await?)
     }
 
     /// Invalidates every access token and session of the account. False when there is no such account.
