@@ -1,5 +1,7 @@
 //! The tables, as the migrations leave them. `make lint` compares.
 
+// Made by the database, and read in SQL only:
+// unmapped: accounts.folded_name
 diesel::table! {
     accounts (id) {
         id -> Uuid,

@@ -29,13 +29,18 @@ CREATE TABLE user_blocks (
 CREATE INDEX user_blocks_list ON user_blocks (blocker_id, created_at, blocked_id);
 CREATE INDEX user_blocks_blocked ON user_blocks (blocked_id);
 
--- The orders of lists. Compared by code point, so that an update of the system's locales does not spoil the index.
-CREATE INDEX accounts_name ON accounts ((lower(display_name) COLLATE "C"), id);
+-- The name as lists order it and searches compare it. Stored, because folding a name costs ten times as much as comparing
+-- it; ordered by code point, so that an update of the system's locales does not spoil the index.
+ALTER TABLE accounts
+    ADD COLUMN folded_name text COLLATE "C" NOT NULL GENERATED ALWAYS AS (lower(display_name)) STORED;
+
+-- The orders of lists.
+CREATE INDEX accounts_name ON accounts (folded_name, id);
 CREATE INDEX accounts_created ON accounts (created_at, id);
 -- The filters of administrators. Nearly all accounts are active users: those are found by the orders.
 CREATE INDEX accounts_state ON accounts (state, created_at, id) WHERE state <> 'active';
 CREATE INDEX accounts_role ON accounts (role, created_at, id) WHERE role <> 'user';
 CREATE INDEX accounts_email_prefix ON accounts ((email COLLATE "C"));
 -- The search.
-CREATE INDEX accounts_name_search ON accounts USING gin (display_name gin_trgm_ops);
+CREATE INDEX accounts_name_search ON accounts USING gin (folded_name gin_trgm_ops);
 CREATE INDEX profiles_handle_search ON profiles USING gin (handle gin_trgm_ops);

@@ -44,10 +44,7 @@ struct After {
 /// Patterns of LIKE.
 #[derive(Debug, PartialEq)]
 struct Search {
-    /// For a whole name.
     name: Option<String>,
-    /// For a name too, where one pattern can't say it.
-    name_inside: Option<String>,
     handle: String,
 }
 
@@ -93,12 +90,11 @@ impl List {
 
     /// The page, and the token of the next one.
     pub async fn load(self, conn: &mut Conn, viewer: Viewer) -> Result<(Vec<Profile>, String), Error> {
-        let (name, name_inside, handle) =
-            self.search.map_or((None, None, None), |search| (search.name, search.name_inside, Some(search.handle)));
+        let (name, handle) = self.search.map_or((None, None), |search| (search.name, Some(search.handle)));
         // No address goes on with the last code point of Unicode.
         let email_end = self.email_prefix.as_ref().map(|prefix| format!("{prefix}\u{10ffff}"));
         // diesel does not keep this statement prepared, so it is planned for its values: what is NULL costs nothing.
-        let query = diesel::sql_query(sql(self.order))
+        let query = diesel::sql_query(sql(self.order, handle.is_some()))
             .bind::<SqlUuid, _>(viewer.account_id)
             .bind::<Bool, _>(viewer.private)
             .bind::<Nullable<Text>, _>(self.state)
@@ -106,7 +102,6 @@ impl List {
             .bind::<Nullable<Text>, _>(&self.email_prefix)
             .bind::<Nullable<Text>, _>(email_end)
             .bind::<Nullable<Text>, _>(name)
-            .bind::<Nullable<Text>, _>(name_inside)
             .bind::<Nullable<Text>, _>(handle)
             .bind::<Nullable<Text>, _>(self.after.name)
             .bind::<Nullable<Timestamptz>, _>(self.after.time)
@@ -127,24 +122,17 @@ impl Search {
     fn new(query: &str) -> Option<Self> {
         let query = query.trim();
         if let Some(handle) = query.strip_prefix('@') {
-            let handle = format!("{}%", escape(&handle.to_ascii_lowercase()));
-            return Some(Self { name: None, name_inside: None, handle });
+            return Some(Self { name: None, handle: format!("{}%", escape(&handle.to_ascii_lowercase())) });
         }
+        // Fewer than three characters are in the index only as a beginning.
+        let anywhere = match query.chars().count() {
+            0 => return None,
+            1 | 2 => "",
+            _ => "%",
+        };
         let text = escape(query);
-        match query.chars().count() {
-            0 => None,
-            // Fewer than three characters are not in the index, unless a word begins with them.
-            1 | 2 => Some(Self {
-                name: Some(format!("{text}%")),
-                name_inside: Some(format!("% {text}%")),
-                handle: format!("{}%", text.to_ascii_lowercase()),
-            }),
-            _ => Some(Self {
-                name: Some(format!("%{text}%")),
-                name_inside: None,
-                handle: format!("%{}%", text.to_ascii_lowercase()),
-            }),
-        }
+        let handle = text.to_ascii_lowercase();
+        Some(Self { name: Some(format!("{anywhere}{text}%")), handle: format!("{anywhere}{handle}%") })
     }
 }
 
@@ -153,23 +141,29 @@ fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
-fn sql(order: Order) -> String {
+fn sql(order: Order, search: bool) -> String {
     let (column, after, than, direction) = match order {
-        Order::Name => ("lower(a.display_name) COLLATE \"C\"", "$10", ">", "ASC"),
-        Order::NameDescending => ("lower(a.display_name) COLLATE \"C\"", "$10", "<", "DESC"),
-        Order::Created => ("a.created_at", "$11", ">", "ASC"),
-        Order::CreatedDescending => ("a.created_at", "$11", "<", "DESC"),
+        Order::Name => ("folded_name", "$9", ">", "ASC"),
+        Order::NameDescending => ("folded_name", "$9", "<", "DESC"),
+        Order::Created => ("created_at", "$10", ">", "ASC"),
+        Order::CreatedDescending => ("created_at", "$10", "<", "DESC"),
     };
-    format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE {SHOWN} \
-         AND ($3::text IS NULL OR a.state = $3) \
-         AND ($4::text IS NULL OR a.role = $4) \
-         AND ($5::text IS NULL OR (a.email COLLATE \"C\" >= $5 AND a.email COLLATE \"C\" < $6)) \
-         AND ($9::text IS NULL OR a.id IN (SELECT id FROM accounts WHERE display_name ILIKE $7 OR display_name ILIKE $8 \
-             UNION ALL SELECT account_id FROM profiles WHERE handle LIKE $9)) \
-         AND ($12::uuid IS NULL OR ({column}, a.id) {than} ({after}, $12)) \
-         ORDER BY {column} {direction}, a.id {direction} LIMIT $13"
-    )
+    let page = |found: &str| {
+        format!(
+            "(SELECT {COLUMNS} FROM {FROM} WHERE {SHOWN} AND {found} \
+             AND ($3::text IS NULL OR a.state = $3) \
+             AND ($4::text IS NULL OR a.role = $4) \
+             AND ($5::text IS NULL OR (a.email COLLATE \"C\" >= $5 AND a.email COLLATE \"C\" < $6)) \
+             AND ($11::uuid IS NULL OR (a.{column}, a.id) {than} ({after}, $11)) \
+             ORDER BY a.{column} {direction}, a.id {direction} LIMIT $12)"
+        )
+    };
+    if !search {
+        return page("true");
+    }
+    // A page of those with the name and one of those with the handle. Each has its index; for both at once there is none.
+    let (name, handle) = (page("a.folded_name LIKE lower($7)"), page("p.handle LIKE $8"));
+    format!("SELECT * FROM ({name} UNION {handle}) f ORDER BY {column} {direction}, id {direction} LIMIT $12")
 }
 
 #[cfg(test)]
@@ -177,13 +171,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_queries_look_at_the_beginnings_of_words_and_what_means_something_to_like_is_escaped() {
-        let search = |query| Search::new(query).map(|search| (search.name, search.name_inside, search.handle));
-        let some = |text: &str| Some(text.to_owned());
+    fn short_queries_look_at_the_beginning_and_what_means_something_to_like_is_escaped() {
+        let search = |query| Search::new(query).map(|search| (search.name, search.handle));
+        let some = |name: &str, handle: &str| Some((Some(name.to_owned()), handle.to_owned()));
         assert_eq!(search("  "), None);
-        assert_eq!(search("Z\u{e4}"), Some((some("Z\u{e4}%"), some("% Z\u{e4}%"), "z\u{e4}%".into())));
-        assert_eq!(search(" ann "), Some((some("%ann%"), None, "%ann%".into())));
-        assert_eq!(search("@Ann_"), Some((None, None, "ann\\_%".into())));
-        assert_eq!(search("5%\\"), Some((some("%5\\%\\\\%"), None, "%5\\%\\\\%".into())));
+        assert_eq!(search("Z\u{e4}"), some("Z\u{e4}%", "z\u{e4}%"));
+        assert_eq!(search(" Ann "), some("%Ann%", "%ann%"));
+        assert_eq!(search("@Ann_"), Some((None, "ann\\_%".into())));
+        assert_eq!(search("5%\\"), some("%5\\%\\\\%", "%5\\%\\\\%"));
     }
 }

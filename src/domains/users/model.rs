@@ -26,7 +26,7 @@ pub const COLUMNS: &str = "\
     coalesce(p.avatar_url, '') AS avatar_url, coalesce(p.locale, '') AS locale, coalesce(p.time_zone, '') AS time_zone, \
     coalesce(p.visibility, 'members') AS visibility, coalesce(p.messages_from, 'everyone') AS messages_from, \
     coalesce(p.presence_to, 'everyone') AS presence_to, coalesce(p.version, 0) AS version, \
-    lower(a.display_name) AS folded_name";
+    a.folded_name";
 
 /// Where they come from.
 pub const FROM: &str = "accounts a LEFT JOIN profiles p ON p.account_id = a.id";
