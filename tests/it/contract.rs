@@ -31,7 +31,12 @@ async fn reflection_lists_the_services_unless_it_is_off() {
     let mut world = World::new().await;
     let node = world.node().await;
     let services = reflected_services(&node).await.unwrap();
-    for service in ["rialto.auth.v1.AuthService", "rialto.messaging.v1.MessagingService", "grpc.health.v1.Health"] {
+    for service in [
+        "rialto.auth.v1.AuthService",
+        "rialto.messaging.v1.MessagingService",
+        "rialto.users.v1.UserService",
+        "grpc.health.v1.Health",
+    ] {
         assert!(services.iter().any(|name| name == service), "{services:?}");
     }
     world.config.server.reflection = false;

@@ -166,7 +166,7 @@ async fn a_stale_etag_changes_nothing_also_when_two_write_at_once() {
         let etag = ann.get(&node, ME).await.ok()["etag"].clone();
         let write = |index: usize| {
             let (ann, etag) = (&ann, etag.clone());
-            let node = if index % 2 == 0 { &node } else { &other };
+            let node = if index.is_multiple_of(2) { &node } else { &other };
             async move { patch(node, ann, json!({ "bio": format!("{round} {index}"), "etag": etag })).await }
         };
         let (won, lost): (Vec<_>, Vec<_>) =
