@@ -6,8 +6,7 @@ use prost_types::FieldMask;
 use reqwest::Method;
 use rialto::proto::rialto::users::v1::get_user_request::Key;
 use rialto::proto::rialto::users::v1::{
-    AccountState, Audience, DeleteMeRequest, GetMeRequest, GetPublicProfileRequest, GetUserRequest, ListUsersRequest,
-    PrivacySettings, ProfileVisibility, UpdateMeRequest, User,
+    AccountState, Audience, GetMeRequest, GetUserRequest, ListUsersRequest, ProfileVisibility, UpdateMeRequest, User,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -485,28 +484,4 @@ async fn a_deleted_account_is_gone_everywhere_at_once() {
     patch(&node, &bob, json!({ "handle": "ann" })).await.refused(409, "RESOURCE_ALREADY_EXISTS", 3002);
     let register = json!({ "email": ann.email, "password": harness::PASSWORD, "display_name": "x" });
     assert_ne!(node.rest(Method::POST, "/v1/auth/register", None, Some(register)).await.status, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_shown_to_everyone_is_shown_without_an_account() {
-    let world = World::new().await;
-    let node = world.node().await;
-    let ann = node.user("ann").await;
-    let visitor = async || node.rest(Method::GET, "/v1/profiles/Ann", None, None).await;
-    patch(&node, &ann, json!({ "handle": "ann", "bio": "Hi", "locale": "de" })).await.ok();
-    visitor().await.refused(404, "RESOURCE_NOT_FOUND", 3001);
-    patch(&node, &ann, json!({ "privacy": { "profileVisibility": "PROFILE_VISIBILITY_EVERYONE" } })).await.ok();
-    let shown = visitor().await.ok();
-    assert_eq!(shown, json!({ "handle": "ann", "displayName": "ann", "bio": "Hi", "avatarUrl": "" }));
-    let mut anonymous = rialto::proto::rialto::users::v1::user_service_client::UserServiceClient::new(node.channel());
-    let request = GetPublicProfileRequest { handle: "@ANN".into() };
-    let profile = anonymous.get_public_profile(request).await.unwrap().into_inner().profile.unwrap();
-    assert_eq!(profile.bio, "Hi");
-    for hidden in ["PROFILE_VISIBILITY_MEMBERS", "PROFILE_VISIBILITY_NOBODY"] {
-        patch(&node, &ann, json!({ "privacy": { "profileVisibility": hidden } })).await.ok();
-        visitor().await.refused(404, "RESOURCE_NOT_FOUND", 3001);
-    }
-    ann.users(&node).delete_me(DeleteMeRequest {}).await.unwrap();
-    let privacy = PrivacySettings::default();
-    assert_eq!(privacy.profile_visibility(), ProfileVisibility::Unspecified);
 }

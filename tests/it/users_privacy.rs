@@ -2,7 +2,10 @@
 
 use diesel_async::SimpleAsyncConnection;
 use reqwest::Method;
-use rialto::proto::rialto::users::v1::{BlockUserRequest, ListBlockedRequest, UnblockUserRequest};
+use rialto::proto::rialto::users::v1::user_service_client::UserServiceClient;
+use rialto::proto::rialto::users::v1::{
+    BlockUserRequest, DeleteMeRequest, GetPublicProfileRequest, ListBlockedRequest, UnblockUserRequest,
+};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -179,4 +182,29 @@ async fn conversations_are_started_with_those_who_want_them() {
     let path = "/v1/users/me";
     bob.call(&node, Method::PATCH, path, json!({ "privacy": { "messagesFrom": "AUDIENCE_UNSPECIFIED" } })).await.ok();
     assert!(may_start(&node, &eve, &bob.id).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_to_everyone_is_shown_without_an_account() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let ann = node.user("ann").await;
+    let visitor = async || node.rest(Method::GET, "/v1/profiles/Ann", None, None).await;
+    patch(&node, &ann, json!({ "handle": "ann", "bio": "Hi", "locale": "de" })).await.ok();
+    visitor().await.refused(404, "RESOURCE_NOT_FOUND", 3001);
+    patch(&node, &ann, json!({ "privacy": { "profileVisibility": "PROFILE_VISIBILITY_EVERYONE" } })).await.ok();
+    let shown = visitor().await.ok();
+    assert_eq!(shown, json!({ "handle": "ann", "displayName": "ann", "bio": "Hi", "avatarUrl": "" }));
+    let mut anonymous = UserServiceClient::new(node.channel());
+    let request = GetPublicProfileRequest { handle: "@ANN".into() };
+    let profile = anonymous.get_public_profile(request).await.unwrap().into_inner().profile.unwrap();
+    assert_eq!(profile.bio, "Hi");
+    for hidden in ["PROFILE_VISIBILITY_MEMBERS", "PROFILE_VISIBILITY_NOBODY"] {
+        patch(&node, &ann, json!({ "privacy": { "profileVisibility": hidden } })).await.ok();
+        visitor().await.refused(404, "RESOURCE_NOT_FOUND", 3001);
+    }
+    patch(&node, &ann, json!({ "privacy": { "profileVisibility": "PROFILE_VISIBILITY_EVERYONE" } })).await.ok();
+    visitor().await.ok();
+    ann.users(&node).delete_me(DeleteMeRequest {}).await.unwrap();
+    visitor().await.refused(404, "RESOURCE_NOT_FOUND", 3001);
 }
