@@ -170,6 +170,7 @@ fn value_checks(field: &FieldDescriptor, rules: Option<&DynamicMessage>, name: &
         }
         Kind::Int32 => "int32",
         Kind::Int64 => "int64",
+        Kind::Enum(_) => "enum",
         _ => {
             ensure!(rules.is_none(), "rules of this type are not implemented: add them to build/validators.rs");
             return Ok(checks);
@@ -185,6 +186,9 @@ fn value_checks(field: &FieldDescriptor, rules: Option<&DynamicMessage>, name: &
                 format!("out.{}({name}, value); ", rule.name())
             }
             ("int32" | "int64", "gte") => format!("out.gte({name}, i64::from(value), {}); ", number(value)?),
+            ("enum", "defined_only") if value.as_bool() == Some(true) => {
+                format!("out.defined_only({name}, {}::try_from(value).is_ok()); ", enum_type(field)?)
+            }
             (_, other) => bail!("the rule {kind}.{other} is not enforced: add it to build/validators.rs"),
         };
         checks += &check;
@@ -271,6 +275,16 @@ fn rust_type(message: &MessageDescriptor) -> String {
         None => format!("crate::proto::{}", message.package_name().replace('.', "::")),
     };
     format!("{parent}::{}", camel(message.name()))
+}
+
+/// `rialto.policy.v1.Role` → `crate::proto::rialto::policy::v1::Role`.
+fn enum_type(field: &FieldDescriptor) -> Result<String> {
+    let Kind::Enum(inner) = field.kind() else { bail!("{} is no enum", field.full_name()) };
+    ensure!(
+        inner.parent_message().is_none(),
+        "rules of nested enums are not implemented: add them to build/validators.rs"
+    );
+    Ok(format!("crate::proto::{}::{}", inner.package_name().replace('.', "::"), camel(inner.name())))
 }
 
 fn rust_field(field: &FieldDescriptor) -> String {

@@ -1,5 +1,7 @@
 //! The tables, as the migrations leave them. `make lint` compares.
 
+// Made by the database, and read in SQL only:
+// unmapped: accounts.folded_name
 diesel::table! {
     accounts (id) {
         id -> Uuid,
@@ -216,6 +218,30 @@ diesel::table! {
         account_id -> Uuid,
         token_hash -> Binary,
         last_seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    profiles (account_id) {
+        account_id -> Uuid,
+        handle -> Nullable<Text>,
+        bio -> Text,
+        avatar_url -> Text,
+        locale -> Text,
+        time_zone -> Text,
+        visibility -> Text,
+        messages_from -> Text,
+        presence_to -> Text,
+        version -> BigInt,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    user_blocks (blocker_id, blocked_id) {
+        blocker_id -> Uuid,
+        blocked_id -> Uuid,
+        created_at -> Timestamptz,
     }
 }
 

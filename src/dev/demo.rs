@@ -1,4 +1,4 @@
-//! Demo data: three accounts and a conversation.
+//! Demo data: three accounts with profiles, and a conversation.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::domains::{auth, messaging};
+use crate::domains::{auth, messaging, users};
 use crate::kernel::app::App;
 use crate::kernel::rng::Rng;
 use crate::proto::rialto::policy::v1::Role;
@@ -28,6 +28,13 @@ const ACCOUNTS: [(&str, &str, Role); 3] = [
     ("admin@example.com", "Admin", Role::Admin),
     ("alice@example.com", "Alice", Role::User),
     ("bob@example.com", "Bob", Role::User),
+];
+
+/// Their handles and what they say of themselves.
+const PROFILES: [(&str, &str); 3] = [
+    ("keeper", "Keeps this server running."),
+    ("alice", "Writes to Bob, and likes numbered messages."),
+    ("bob", "Reads what Alice writes."),
 ];
 
 const LINES: [(usize, &str); 4] = [
@@ -76,6 +83,8 @@ pub async fn seed(app: &App, accounts: &[Account]) -> anyhow::Result<bool> {
         })
         .collect();
     let Some(ids) = auth::seed_accounts(app, &seeds).await? else { return Ok(false) };
+    let profiles: Vec<_> = ids.iter().zip(PROFILES).map(|(id, (handle, bio))| (*id, handle, bio)).collect();
+    users::seed_profiles(app, &profiles).await?;
     messaging::seed_conversation(app, "Welcome", &ids[1..], &LINES).await?;
     Ok(true)
 }

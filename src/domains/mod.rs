@@ -4,3 +4,4 @@ pub mod auth;
 pub mod messaging;
 pub mod roles;
 pub mod two_factor;
+pub mod users;

@@ -112,6 +112,10 @@ impl Violations {
         self.check(at, holds, || "must be a UUID".into());
     }
 
+    fn defined_only(&mut self, at: Segment, is_defined: bool) {
+        self.check(at, is_defined, || "must be one of the values of its enum".into());
+    }
+
     fn gte(&mut self, at: Segment, value: i64, min: i64) {
         self.check(at, value >= min, || format!("must be at least {min}"));
     }

@@ -28,6 +28,7 @@ use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
 use crate::domains::roles::{RoleService, Roles};
 use crate::domains::two_factor::TwoFactorService;
+use crate::domains::users::UserService;
 use crate::gate::Gate;
 use crate::kernel::app::{self, App};
 use crate::kernel::clock::Clock;
@@ -37,6 +38,7 @@ use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorServiceServer;
+use crate::proto::rialto::users::v1::user_service_server::UserServiceServer;
 
 /// A server that runs.
 pub struct Server {
@@ -136,6 +138,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
         )
         .add_service(
             TwoFactorServiceServer::new(two_factor)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            UserServiceServer::new(UserService::new(app.clone(), Arc::clone(sessions)))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

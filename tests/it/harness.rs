@@ -13,6 +13,7 @@ use rialto::kernel::secret::Secret;
 use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
 use rialto::proto::rialto::roles::v1::role_service_client::RoleServiceClient;
+use rialto::proto::rialto::users::v1::user_service_client::UserServiceClient;
 use rialto::server::Server;
 use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
@@ -278,6 +279,18 @@ impl User {
 
     pub fn roles(&self, node: &Node) -> RoleServiceClient<Authorized> {
         RoleServiceClient::with_interceptor(node.channel(), Bearer(self.token.clone()))
+    }
+
+    pub fn users(&self, node: &Node) -> UserServiceClient<Authorized> {
+        UserServiceClient::with_interceptor(node.channel(), Bearer(self.token.clone()))
+    }
+
+    pub async fn call(&self, node: &Node, method: Method, path: &str, body: Value) -> Answer {
+        node.rest(method, path, Some(&self.token), Some(body)).await
+    }
+
+    pub async fn delete(&self, node: &Node, path: &str) -> Answer {
+        node.rest(Method::DELETE, path, Some(&self.token), None).await
     }
 
     pub async fn get(&self, node: &Node, path: &str) -> Answer {

@@ -22,5 +22,8 @@ mod roles;
 mod sessions;
 mod smtp;
 mod two_factor;
+mod users;
+mod users_admin;
+mod users_privacy;
 mod web;
 mod websocket;

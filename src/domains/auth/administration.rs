@@ -6,6 +6,8 @@ use uuid::Uuid;
 use super::jobs::{self, Notice};
 use super::model::Account;
 use super::service::AuthService;
+use super::sessions::Sessions;
+use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
@@ -27,66 +29,56 @@ impl AuthService {
         let next_page_token = pages::cut(&mut accounts, size, PENDING, |last| last.id.into_bytes());
         Ok(ListPendingAccountsResponse { accounts: accounts.iter().map(Into::into).collect(), next_page_token })
     }
+}
 
-    pub(super) async fn approve(&self, id: Uuid) -> Result<Account, Error> {
-        let now = self.app.clock.now();
-        let mut conn = self.app.db.get().await?;
-        let account = conn.transaction(async |conn| {
-            let account = Account::approve(conn, id, now).await?;
-            jobs::notice(&self.app, id, Notice::Approved)?.enqueue(conn).await?;
-            Ok::<_, Error>(account)
-        });
-        let account = account.await?;
-        drop(conn);
-        self.decided(account).await
+/// A change of an account's state.
+#[derive(Clone, Copy)]
+pub enum StateChange<'a> {
+    /// From pending to active.
+    Approve,
+    /// From pending to rejected, for this reason.
+    Reject(&'a str),
+    /// From active to suspended. Ends all sessions.
+    Suspend,
+    /// From suspended to active.
+    Reinstate,
+    /// From any to deleted. Ends all sessions.
+    Delete,
+}
+
+/// Changes the state of an account, and tells every node, and its owner if it waited for approval. The database refuses to
+/// leave no active administrator.
+pub async fn change_state(
+    app: &App,
+    sessions: &Sessions,
+    by: &Caller,
+    id: Uuid,
+    change: StateChange<'_>,
+) -> Result<Account, Error> {
+    if by.account_id == id && matches!(change, StateChange::Suspend) {
+        return Err(Error::new(Reason::InsufficientPermissions, "an account can't suspend itself"));
     }
-
-    pub(super) async fn reject(&self, id: Uuid, reason: &str) -> Result<Account, Error> {
-        let now = self.app.clock.now();
-        let mut conn = self.app.db.get().await?;
-        let account = conn.transaction(async |conn| {
-            let account = Account::reject(conn, id, reason, now).await?;
-            jobs::notice(&self.app, id, Notice::Rejected)?.enqueue(conn).await?;
-            Ok::<_, Error>(account)
-        });
-        let account = account.await?;
-        drop(conn);
-        self.decided(account).await
-    }
-
-    pub(super) async fn suspend(&self, by: &Caller, id: Uuid) -> Result<Account, Error> {
-        if by.account_id == id {
-            return Err(Error::new(Reason::InsufficientPermissions, "an account can't suspend itself"));
+    let now = app.clock.now();
+    let mut conn = app.db.get().await?;
+    let account = conn.transaction(async |conn| {
+        may_decide_about(conn, by, id).await?;
+        let (account, notice) = match change {
+            StateChange::Approve => (Account::approve(conn, id, now).await?, Some(Notice::Approved)),
+            StateChange::Reject(reason) => (Account::reject(conn, id, reason, now).await?, Some(Notice::Rejected)),
+            StateChange::Suspend => (Account::suspend(conn, id, now).await?, None),
+            StateChange::Reinstate => (Account::reinstate(conn, id, now).await?, None),
+            StateChange::Delete => (Account::delete(conn, id, now).await?, None),
+        };
+        if let Some(notice) = notice {
+            jobs::notice(app, id, notice)?.enqueue(conn).await?;
         }
-        let now = self.app.clock.now();
-        let mut conn = self.app.db.get().await?;
-        let account = conn.transaction(async |conn| {
-            may_decide_about(conn, by, id).await?;
-            Account::suspend(conn, id, now).await
-        });
-        let account = account.await?;
-        drop(conn);
-        self.decided(account).await
-    }
-
-    pub(super) async fn reinstate(&self, by: &Caller, id: Uuid) -> Result<Account, Error> {
-        let now = self.app.clock.now();
-        let mut conn = self.app.db.get().await?;
-        let account = conn.transaction(async |conn| {
-            may_decide_about(conn, by, id).await?;
-            Account::reinstate(conn, id, now).await
-        });
-        let account = account.await?;
-        drop(conn);
-        self.decided(account).await
-    }
-
-    /// Tells every node.
-    async fn decided(&self, account: Account) -> Result<Account, Error> {
-        self.sessions.changed(account.id).await;
-        crate::kernel::jobs::wake(&self.app).await;
-        Ok(account)
-    }
+        Ok::<_, Error>(account)
+    });
+    let account = account.await?;
+    drop(conn);
+    sessions.changed(id).await;
+    crate::kernel::jobs::wake(app).await;
+    Ok(account)
 }
 
 /// Refuses who decides about an administrator without being one: whoever is given `accounts:suspend` could lock all of them

@@ -6,8 +6,9 @@
 //! password, nor, where addresses have to be verified, by registering it.
 //!
 //! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
-//! (before what only the owner may do), [`missing_accounts`] (who names accounts), [`role_of`], [`set_role`] and
-//! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data).
+//! (before what only the owner may do), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
+//! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data). They may read
+//! `accounts` in joins; only functions of this domain write it.
 
 mod administration;
 mod challenge;
@@ -36,15 +37,16 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::proto::rialto::policy::v1::Role;
 
+pub use administration::{StateChange, change_state};
 pub use confirm::Confirmation;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
 
-/// Which of these accounts do not exist or are not active, as indexes into `ids`.
-pub async fn missing_accounts(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<usize>, Error> {
-    let known = model::Account::active_ids(conn, ids).await?;
-    Ok((0..ids.len()).filter(|index| !known.contains(&ids[*index])).collect())
+/// Gives an account the name that others see.
+pub async fn rename(conn: &mut Conn, id: Uuid, display_name: &str, now: DateTime<Utc>) -> Result<(), Error> {
+    let found = model::Account::rename(conn, id, display_name, now).await?;
+    if found { Ok(()) } else { Err(Error::not_found("user")) }
 }
 
 /// The built-in role of an account, and whether it is active; `None` when there is no such account.

@@ -99,10 +99,13 @@ impl Account {
         Ok(diesel::update(accounts::table.find(id)).set(values).execute(conn).await? == 1)
     }
 
-    /// Those of these ids that belong to active accounts.
-    pub async fn active_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
-        let active = accounts::table.filter(accounts::id.eq_any(ids)).filter(accounts::state.eq(ACTIVE));
-        Ok(active.select(accounts::id).load(conn).await?)
+    /// Gives it the name that others see. False when there is no such account.
+    pub async fn rename(conn: &mut Conn, id: Uuid, display_name: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+        let renamed = diesel::update(accounts::table.find(id))
+            .set((accounts::display_name.eq(display_name), accounts::updated_at.eq(now)))
+            .execute(conn)
+            .await?;
+        Ok(renamed == 1)
     }
 
     /// Gives it another built-in role. False when there is no such account. The database refuses to leave no active

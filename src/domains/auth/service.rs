@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::administration::{self, StateChange};
 use super::client::Client;
 use super::login::{Begun, Tokens};
 use super::model::{Account, Exchange, RefreshToken, Session, fold_email};
@@ -69,6 +70,10 @@ impl AuthService {
         drop(conn);
         self.sessions.changed(account_id).await;
         if found { Ok(()) } else { Err(Error::not_found("account")) }
+    }
+
+    async fn change_state(&self, by: &Caller, id: &str, change: StateChange<'_>) -> Result<Account, Error> {
+        administration::change_state(&self.app, &self.sessions, by, wire::id("account_id", id)?, change).await
     }
 
     /// The tokens that a refresh token is exchanged for, and whose they are.
@@ -286,8 +291,8 @@ impl Contract for AuthService {
         &self,
         request: Request<ApproveAccountRequest>,
     ) -> Result<Response<ApproveAccountResponse>, Status> {
-        let id = wire::id("account_id", &request.into_inner().account_id)?;
-        let account = self.approve(id).await?;
+        let caller = Caller::of(request.extensions())?;
+        let account = self.change_state(&caller, &request.get_ref().account_id, StateChange::Approve).await?;
         Ok(Response::new(ApproveAccountResponse { account: Some((&account).into()) }))
     }
 
@@ -295,8 +300,10 @@ impl Contract for AuthService {
         &self,
         request: Request<RejectAccountRequest>,
     ) -> Result<Response<RejectAccountResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
-        let account = self.reject(wire::id("account_id", &request.account_id)?, &request.reason).await?;
+        let change = StateChange::Reject(&request.reason);
+        let account = self.change_state(&caller, &request.account_id, change).await?;
         Ok(Response::new(RejectAccountResponse { account: Some((&account).into()) }))
     }
 
@@ -305,8 +312,7 @@ impl Contract for AuthService {
         request: Request<SuspendAccountRequest>,
     ) -> Result<Response<SuspendAccountResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        let id = wire::id("account_id", &request.into_inner().account_id)?;
-        let account = self.suspend(&caller, id).await?;
+        let account = self.change_state(&caller, &request.get_ref().account_id, StateChange::Suspend).await?;
         Ok(Response::new(SuspendAccountResponse { account: Some((&account).into()) }))
     }
 
@@ -315,8 +321,7 @@ impl Contract for AuthService {
         request: Request<ReinstateAccountRequest>,
     ) -> Result<Response<ReinstateAccountResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        let id = wire::id("account_id", &request.into_inner().account_id)?;
-        let account = self.reinstate(&caller, id).await?;
+        let account = self.change_state(&caller, &request.get_ref().account_id, StateChange::Reinstate).await?;
         Ok(Response::new(ReinstateAccountResponse { account: Some((&account).into()) }))
     }
 }

@@ -35,12 +35,6 @@ struct Member {
     joined_at: DateTime<Utc>,
 }
 
-/// Where a page of conversations begins: after the one with this activity and id.
-pub struct ConversationKey {
-    pub active_at: DateTime<Utc>,
-    pub id: Uuid,
-}
-
 /// Whose conversations a query may see: those that the account is a member of and its scope names.
 #[derive(Clone, Copy)]
 pub struct Visible<'a> {
@@ -102,11 +96,11 @@ impl Conversation {
         query.first(conn).await.optional()?.ok_or_else(|| Error::not_found("conversation"))
     }
 
-    /// The conversations that the reader may see, the most recently active first.
+    /// The conversations that the reader may see, the most recently active first, after one with that activity and id.
     pub async fn list(
         conn: &mut Conn,
         reader: Visible<'_>,
-        after: Option<ConversationKey>,
+        after: Option<(DateTime<Utc>, Uuid)>,
         limit: i64,
     ) -> Result<Vec<Self>, Error> {
         let mut query = conversations::table
@@ -116,7 +110,7 @@ impl Conversation {
             .limit(limit)
             .select(Self::as_select())
             .into_boxed();
-        if let Some(ConversationKey { active_at, id }) = after {
+        if let Some((active_at, id)) = after {
             let same_time = conversations::active_at.eq(active_at).and(conversations::id.lt(id));
             query = query.filter(conversations::active_at.lt(active_at).or(same_time));
         }
@@ -133,6 +127,20 @@ impl Conversation {
             .order((conversation_members::conversation_id, conversation_members::account_id))
             .select((conversation_members::conversation_id, conversation_members::account_id));
         Ok(members.load(conn).await?)
+    }
+
+    /// Those of these accounts that are in a conversation with this one.
+    pub async fn contacts(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let (mine, theirs) = diesel::alias!(conversation_members as mine, conversation_members as theirs);
+        let shared = mine.filter(mine.field(conversation_members::account_id).eq(account_id)).filter(
+            mine.field(conversation_members::conversation_id).eq(theirs.field(conversation_members::conversation_id)),
+        );
+        let contacts = theirs
+            .filter(theirs.field(conversation_members::account_id).eq_any(among))
+            .filter(diesel::dsl::exists(shared))
+            .select(theirs.field(conversation_members::account_id))
+            .distinct();
+        Ok(contacts.load(conn).await?)
     }
 
     /// The number of the newest message of each of these conversations.

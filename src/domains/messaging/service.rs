@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::committer::Committer;
 use super::live::{Live, Reader};
-use super::model::{self, ConversationKey, NewMessage, Visible};
+use super::model::{self, NewMessage, Visible};
 use super::{connect, wire as messaging_wire};
-use crate::domains::auth;
+use crate::domains::users;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Violation};
@@ -77,13 +77,16 @@ impl MessagingService {
             named.push(wire::id(&format!("member_ids[{index}]"), id)?);
         }
         let mut conn = self.app.db.get().await?;
-        let missing = auth::missing_accounts(&mut conn, &named).await?;
-        if !missing.is_empty() {
+        let contacts = model::Conversation::contacts(&mut conn, caller.account_id, &named).await?;
+        let allowed = users::may_message(&mut conn, caller.account_id, &named, &contacts).await?;
+        let refused: Vec<_> = (0..named.len()).filter(|index| !allowed[*index]).collect();
+        if !refused.is_empty() {
+            // One answer for all of them: it must not tell who hides, blocks, or was deleted.
             let violation = |index: usize| Violation {
                 field: format!("member_ids[{index}]"),
-                description: "there is no such account".into(),
+                description: "there is no such account, or it takes no messages from you".into(),
             };
-            return Err(Error::invalid(missing.into_iter().map(violation).collect()));
+            return Err(Error::invalid(refused.into_iter().map(violation).collect()));
         }
         let mut members = [named, vec![caller.account_id]].concat();
         members.sort_unstable();
@@ -99,16 +102,12 @@ impl MessagingService {
         caller: &Caller,
         request: &ListConversationsRequest,
     ) -> Result<ListConversationsResponse, Error> {
-        let after = pages::key::<24>(CONVERSATIONS, &request.page_token)?.map(conversation_key).transpose()?;
+        let after = pages::by_time(CONVERSATIONS, &request.page_token)?;
         let size = pages::size(request.page_size);
         let mut conn = self.app.db.get().await?;
         let mut rows = model::Conversation::list(&mut conn, Visible::to(caller)?, after, size + 1).await?;
-        let next_page_token = pages::cut(&mut rows, size, CONVERSATIONS, |last| {
-            let mut key = [0; 24];
-            key[..8].copy_from_slice(&last.active_at.timestamp_micros().to_be_bytes());
-            key[8..].copy_from_slice(last.id.as_bytes());
-            key
-        });
+        let key = |last: &model::Conversation| pages::time_key(last.active_at, last.id);
+        let next_page_token = pages::cut(&mut rows, size, CONVERSATIONS, key);
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         let members = model::Conversation::members(&mut conn, &ids).await?;
         let of = |id: Uuid| members.iter().filter(move |(of, _)| *of == id).map(|(_, member)| *member);
@@ -144,18 +143,6 @@ fn fitting(rows: &[model::Message], max_bytes: usize) -> i64 {
         fits
     };
     i64::try_from(rows.iter().take_while(|row| fits(row)).count()).unwrap_or(i64::MAX).max(1)
-}
-
-fn conversation_key(key: [u8; 24]) -> Result<ConversationKey, Error> {
-    let (mut micros, mut id) = ([0; 8], [0; 16]);
-    micros.copy_from_slice(&key[..8]);
-    id.copy_from_slice(&key[8..]);
-    // Neither before all conversations nor beyond what Postgres can hold.
-    let micros = Some(i64::from_be_bytes(micros)).filter(|micros| *micros >= 0);
-    let active_at = micros
-        .and_then(chrono::DateTime::from_timestamp_micros)
-        .ok_or_else(|| Error::invalid_field("page_token", "is not a token of this list"))?;
-    Ok(ConversationKey { active_at, id: Uuid::from_bytes(id) })
 }
 
 #[tonic::async_trait]

@@ -61,6 +61,19 @@ impl Account {
         Self::change(conn, id, "suspended", "active", now).await
     }
 
+    /// From any to deleted, and no session is left.
+    pub async fn delete(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Self, Error> {
+        let deleted = diesel::update(accounts::table.find(id).filter(accounts::state.ne("deleted")))
+            .set((accounts::state.eq("deleted"), accounts::updated_at.eq(now)))
+            .returning(Self::as_select())
+            .get_result(conn)
+            .await
+            .optional()?;
+        let deleted = deleted.ok_or_else(|| Error::not_found("account"))?;
+        Self::revoke_sessions(conn, id, now).await?;
+        Ok(deleted)
+    }
+
     /// Why it was rejected.
     pub async fn rejection_reason(conn: &mut Conn, id: Uuid) -> Result<Option<String>, Error> {
         let reason = accounts::table.find(id).select(accounts::rejection_reason).first(conn).await;
@@ -126,7 +139,8 @@ impl Account {
         if let Some(account) = changed {
             return Ok(account);
         }
-        let account = Self::by_id(conn, id).await?.ok_or_else(|| Error::not_found("account"))?;
+        let found = Self::by_id(conn, id).await?.filter(|account| account.state() != AccountState::Deleted);
+        let account = found.ok_or_else(|| Error::not_found("account"))?;
         Err(Error::new(Reason::AccountStateConflict, format!("the account is not {from}")).with("state", account.state))
     }
 }

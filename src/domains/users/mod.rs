@@ -1,0 +1,51 @@
+//! Profiles, privacy, blocks, and the administration of many accounts.
+//!
+//! Promises: who may see a profile is a condition of the query, so that whoever is deleted, hidden, or on either side of a
+//! block looks like an id that does not exist; a handle has one owner, also when two ask at once; an update that names a
+//! stale etag changes nothing; a list neither repeats nor leaves out anybody while accounts come and go.
+//!
+//! The account itself, with its name and state, belongs to `auth`, which this domain calls to change it.
+//!
+//! Others may call: [`may_message`] (who starts conversations) and [`seed_profiles`] (demo data).
+
+mod edit;
+mod handle;
+mod list;
+mod model;
+mod service;
+mod wire;
+
+use diesel_async::AsyncConnection;
+use uuid::Uuid;
+
+use crate::kernel::app::App;
+use crate::kernel::db::Conn;
+use crate::kernel::error::Error;
+
+pub use service::UserService;
+
+/// To which of these accounts, in their order, `from` may write. `contacts` are those that it shares a conversation with.
+///
+/// Not to those who are not active or on either side of a block; to the others as their `messages_from` says. Somebody
+/// with a hidden profile can be written to by contacts only: others must not find out that there is such an account.
+pub async fn may_message(conn: &mut Conn, from: Uuid, to: &[Uuid], contacts: &[Uuid]) -> Result<Vec<bool>, Error> {
+    let reached = model::reached(conn, from, to, contacts).await?;
+    Ok(to.iter().map(|id| reached.contains(id)).collect())
+}
+
+/// Gives accounts of the demo data a handle and a few words.
+pub async fn seed_profiles(app: &App, profiles: &[(Uuid, &str, &str)]) -> Result<(), Error> {
+    let mut conn = app.db.get().await?;
+    conn.transaction(async |conn| {
+        for (id, handle, bio) in profiles {
+            let edit = edit::Edit {
+                handle: Some(Some((*handle).to_owned())),
+                bio: Some((*bio).to_owned()),
+                ..Default::default()
+            };
+            model::Profile::update(conn, *id, edit, app.clock.now()).await?;
+        }
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,236 @@
+//! `rialto.users.v1.UserService`.
+
+use std::sync::Arc;
+
+use diesel_async::AsyncConnection;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::edit::Edit;
+use super::handle;
+use super::list::List;
+use super::model::{Blocked, Profile, Viewer};
+use crate::domains::auth::{self, Sessions, StateChange};
+use crate::kernel::app::App;
+use crate::kernel::caller::Caller;
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::{pages, wire};
+use crate::proto::rialto::users::v1::batch_update_result::Outcome;
+use crate::proto::rialto::users::v1::get_user_request::Key;
+use crate::proto::rialto::users::v1::user_service_server::UserService as Contract;
+use crate::proto::rialto::users::v1::{
+    BatchUpdateFailure, BatchUpdateResult, BatchUpdateUsersRequest, BatchUpdateUsersResponse, BlockUserRequest,
+    BlockUserResponse, DeleteMeRequest, DeleteMeResponse, DeleteUserRequest, DeleteUserResponse, GetMeRequest,
+    GetMeResponse, GetPublicProfileRequest, GetPublicProfileResponse, GetUserRequest, GetUserResponse,
+    ListBlockedRequest, ListBlockedResponse, ListUsersRequest, ListUsersResponse, StateAction, UnblockUserRequest,
+    UnblockUserResponse, UpdateMeRequest, UpdateMeResponse, UpdateUserRequest, UpdateUserResponse, User,
+};
+
+/// The kind of the page tokens of blocks. Those of lists of users are in `list`.
+const BLOCKS: u8 = 5;
+const READ_PRIVATE: &str = "users:read-private";
+
+/// The service.
+pub struct UserService {
+    app: App,
+    sessions: Arc<Sessions>,
+}
+
+impl UserService {
+    /// The service on shared sessions.
+    pub fn new(app: App, sessions: Arc<Sessions>) -> Self {
+        Self { app, sessions }
+    }
+
+    async fn update(&self, id: Uuid, edit: Edit) -> Result<Profile, Error> {
+        let now = self.app.clock.now();
+        let mut conn = self.app.db.get().await?;
+        conn.transaction(async |conn| Profile::update(conn, id, edit, now).await).await
+    }
+
+    async fn list(&self, caller: &Caller, request: &ListUsersRequest) -> Result<ListUsersResponse, Error> {
+        let list = List::new(request)?;
+        if list.is_private() {
+            caller.scope(READ_PRIVATE)?;
+        }
+        let viewer = viewer(caller);
+        let mut conn = self.app.db.get().await?;
+        let (rows, next_page_token) = list.load(&mut conn, viewer).await?;
+        let users = rows.iter().map(|row| shown(row, viewer)).collect();
+        Ok(ListUsersResponse { users, next_page_token })
+    }
+
+    async fn block(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        if id == caller.account_id {
+            return Err(Error::invalid_field("user_id", "is the caller"));
+        }
+        let mut conn = self.app.db.get().await?;
+        Blocked::insert(&mut conn, caller.account_id, id, self.app.clock.now()).await
+    }
+
+    async fn blocked(&self, caller: &Caller, request: &ListBlockedRequest) -> Result<ListBlockedResponse, Error> {
+        let after = pages::by_time(BLOCKS, &request.page_token)?;
+        let size = pages::size(request.page_size);
+        let mut conn = self.app.db.get().await?;
+        let mut rows = Blocked::list(&mut conn, caller.account_id, after, size + 1).await?;
+        let key = |last: &Blocked| pages::time_key(last.created_at, last.id);
+        let next_page_token = pages::cut(&mut rows, size, BLOCKS, key);
+        Ok(ListBlockedResponse { blocked: rows.iter().map(Into::into).collect(), next_page_token })
+    }
+
+    async fn batch(
+        &self,
+        caller: &Caller,
+        request: &BatchUpdateUsersRequest,
+    ) -> Result<BatchUpdateUsersResponse, Error> {
+        let change = state_change(request)?;
+        let mut ids = Vec::new();
+        for (index, id) in request.user_ids.iter().enumerate() {
+            let field = format!("user_ids[{index}]");
+            let id = wire::id(&field, id)?;
+            if ids.contains(&id) {
+                return Err(Error::invalid_field(field, "is named twice"));
+            }
+            ids.push(id);
+        }
+        let mut results = Vec::new();
+        for id in ids {
+            let outcome = match self.change_one(caller, id, change).await {
+                Ok(user) => Outcome::User(user),
+                Err(error) => Outcome::Failure(BatchUpdateFailure {
+                    reason: error.reason.into(),
+                    // Becoming a status logs a cause, where there is one.
+                    message: Status::from(error).message().to_owned(),
+                }),
+            };
+            results.push(BatchUpdateResult { user_id: id.to_string(), outcome: Some(outcome) });
+        }
+        Ok(BatchUpdateUsersResponse { results })
+    }
+
+    async fn change_one(&self, caller: &Caller, id: Uuid, change: StateChange<'_>) -> Result<User, Error> {
+        auth::change_state(&self.app, &self.sessions, caller, id, change).await?;
+        let mut conn = self.app.db.get().await?;
+        // Who was just changed is seen by whoever changed it; what of it, is another question.
+        let profile = Profile::by_id(&mut conn, Viewer { account_id: caller.account_id, private: true }, id).await?;
+        Ok(shown(&profile, viewer(caller)))
+    }
+}
+
+fn viewer(caller: &Caller) -> Viewer {
+    Viewer { account_id: caller.account_id, private: caller.scope(READ_PRIVATE).is_ok() }
+}
+
+/// A profile with as much as the viewer may know.
+fn shown(profile: &Profile, viewer: Viewer) -> User {
+    profile.to_user(viewer.private || profile.id == viewer.account_id)
+}
+
+fn state_change(request: &BatchUpdateUsersRequest) -> Result<StateChange<'_>, Error> {
+    match request.action() {
+        StateAction::Approve => Ok(StateChange::Approve),
+        StateAction::Reject if request.reason.trim().is_empty() => {
+            Err(Error::new(Reason::MissingRequiredField, "rejecting needs a reason").at_field("reason"))
+        }
+        StateAction::Reject => Ok(StateChange::Reject(&request.reason)),
+        StateAction::Suspend => Ok(StateChange::Suspend),
+        StateAction::Reinstate => Ok(StateChange::Reinstate),
+        StateAction::Unspecified => Err(Error::invalid_field("action", "must be one of the actions")),
+    }
+}
+
+#[tonic::async_trait]
+impl Contract for UserService {
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let profile = Profile::by_id(&mut conn, viewer(&caller), caller.account_id).await?;
+        Ok(Response::new(GetMeResponse { user: Some(profile.to_user(true)) }))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let viewer = viewer(&Caller::of(request.extensions())?);
+        let key = request.into_inner().key.ok_or_else(|| Error::invalid_field("key", "must be set"))?;
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let profile = match key {
+            Key::UserId(id) => Profile::by_id(&mut conn, viewer, wire::id("user_id", &id)?).await?,
+            Key::Handle(name) => Profile::by_handle(&mut conn, viewer, &handle::fold(&name)).await?,
+        };
+        Ok(Response::new(GetUserResponse { user: Some(shown(&profile, viewer)) }))
+    }
+
+    async fn get_public_profile(
+        &self,
+        request: Request<GetPublicProfileRequest>,
+    ) -> Result<Response<GetPublicProfileResponse>, Status> {
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let profile = Profile::public(&mut conn, &handle::fold(&request.get_ref().handle)).await?;
+        Ok(Response::new(GetPublicProfileResponse { profile: Some(profile.into()) }))
+    }
+
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        Ok(Response::new(self.list(&caller, request.get_ref()).await?))
+    }
+
+    async fn update_me(&self, request: Request<UpdateMeRequest>) -> Result<Response<UpdateMeResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let UpdateMeRequest { user, update_mask } = request.into_inner();
+        let profile = self.update(caller.account_id, Edit::new(user, update_mask)?).await?;
+        Ok(Response::new(UpdateMeResponse { user: Some(profile.to_user(true)) }))
+    }
+
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let UpdateUserRequest { user_id, user, update_mask } = request.into_inner();
+        let profile = self.update(wire::id("user_id", &user_id)?, Edit::new(user, update_mask)?).await?;
+        Ok(Response::new(UpdateUserResponse { user: Some(shown(&profile, viewer(&caller))) }))
+    }
+
+    async fn delete_me(&self, request: Request<DeleteMeRequest>) -> Result<Response<DeleteMeResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        self.sessions.require_recent_authentication(&caller).await?;
+        auth::change_state(&self.app, &self.sessions, &caller, caller.account_id, StateChange::Delete).await?;
+        Ok(Response::new(DeleteMeResponse {}))
+    }
+
+    async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let id = wire::id("user_id", &request.get_ref().user_id)?;
+        auth::change_state(&self.app, &self.sessions, &caller, id, StateChange::Delete).await?;
+        Ok(Response::new(DeleteUserResponse {}))
+    }
+
+    async fn block_user(&self, request: Request<BlockUserRequest>) -> Result<Response<BlockUserResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        self.block(&caller, wire::id("user_id", &request.get_ref().user_id)?).await?;
+        Ok(Response::new(BlockUserResponse {}))
+    }
+
+    async fn unblock_user(
+        &self,
+        request: Request<UnblockUserRequest>,
+    ) -> Result<Response<UnblockUserResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let id = wire::id("user_id", &request.get_ref().user_id)?;
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        Blocked::delete(&mut conn, caller.account_id, id).await?;
+        Ok(Response::new(UnblockUserResponse {}))
+    }
+
+    async fn list_blocked(
+        &self,
+        request: Request<ListBlockedRequest>,
+    ) -> Result<Response<ListBlockedResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        Ok(Response::new(self.blocked(&caller, request.get_ref()).await?))
+    }
+
+    async fn batch_update_users(
+        &self,
+        request: Request<BatchUpdateUsersRequest>,
+    ) -> Result<Response<BatchUpdateUsersResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        Ok(Response::new(self.batch(&caller, request.get_ref()).await?))
+    }
+}
