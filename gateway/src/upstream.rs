@@ -56,8 +56,11 @@ fn unreachable_upstream(error: BoxError) -> Box<Failure> {
         Ok(status) => return Failure::from_status(&status),
         Err(error) => error,
     };
+    // tonic calls it cancelled, too, when the connection goes before the request is sent.
+    let mut causes = std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    let unsent = causes.any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled));
     let code = match Status::try_from_error(error) {
-        Ok(status) if status.code() != Code::Unknown => status.code(),
+        Ok(status) if status.code() != Code::Unknown && !unsent => status.code(),
         _ => Code::Unavailable,
     };
     Failure::upstream(code, "the service cannot be reached")

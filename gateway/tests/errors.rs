@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use rialto_gateway::{ErrorCode, ErrorRenderer};
+use hyper_util::rt::TokioIo;
+use rialto_gateway::{ErrorCode, ErrorRenderer, Gateway};
 use serde_json::json;
 use support::{Fixture, library, library_with, ok, request};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use tower::ServiceExt;
 
 /// A gateway in front of a service that always answers this status, in trailers-only form.
 fn failing(status: Status) -> Fixture {
@@ -262,4 +264,20 @@ async fn the_renderer_serves_the_embedding_program_too() {
     let body = response.into_body().collect().await.expect("body").to_bytes();
     let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(body["error"]["legacyCode"], 5004);
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_before_the_request_is_sent_is_no_cancellation() {
+    let upstream = tower::service_fn(|request: Request<Body>| async {
+        let (near, _far) = tokio::io::duplex(1024);
+        let (mut send, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(near)).await.expect("handshake");
+        drop(connection);
+        let error = send.send_request(request).await.expect_err("nobody sends it");
+        assert!(error.is_canceled());
+        Err::<Response<Body>, _>(error)
+    });
+    let gateway = Gateway::builder(&support::compile(&["library.proto"])).build(upstream).expect("gateway");
+    let request = Request::get("/v1/books/7").body(Full::<Bytes>::default()).expect("request");
+    assert_eq!(gateway.oneshot(request).await.expect("infallible").status(), 503);
 }
