@@ -111,6 +111,16 @@ impl Scope {
         self.none_of.iter().map(&holds).fold(allowed, |allowed, denied| Box::new(allowed.and(not(denied))))
     }
 
+    /// Whether all objects of another scope are in this one, as far as their conditions tell.
+    fn includes(&self, other: &Self) -> bool {
+        let allowed = match (&self.any_of, &other.any_of) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(held), Some(wanted)) => wanted.iter().all(|condition| held.contains(condition)),
+        };
+        allowed && self.none_of.iter().all(|condition| other.none_of.contains(condition))
+    }
+
     fn resolve(permission: &Permission, grants: &[Grant]) -> Option<Self> {
         let (mut all, mut any_of, mut none_of) = (false, Vec::new(), Vec::new());
         for grant in grants.iter().filter(|grant| includes(&grant.permission, permission.name)) {
@@ -175,6 +185,18 @@ impl Abilities {
     /// Whether everything is held, also what later versions add.
     pub fn is_everything(&self) -> bool {
         self.covers(&Grant { permission: "*".into(), deny: false, condition: None })
+    }
+
+    /// Whether somebody with these abilities may act on an account with others: they must hold all that it holds. What
+    /// every user holds does not count, because who was denied some of it may still keep order.
+    pub fn reaches(&self, other: &Self) -> bool {
+        let user = Self::built_in(Role::User);
+        let within = |((held, user), wanted): ((&Option<Scope>, &Option<Scope>), &Option<Scope>)| {
+            let Some(wanted) = wanted else { return true };
+            [held, user].into_iter().flatten().any(|scope| scope.includes(wanted))
+        };
+        (self.is_everything() || !other.is_everything())
+            && self.scopes.iter().zip(&user.scopes).zip(&other.scopes).all(within)
     }
 
     /// Whether somebody with these abilities may hand this grant to others, or take it back. They must hold all that it
@@ -304,6 +326,31 @@ mod tests {
         assert!(limited.covers(&grant("messages:*")));
         assert!(!limited.covers(&grant("roles:*")) && !limited.is_everything());
         assert!(Abilities::built_in(Role::Admin).is_everything());
+    }
+
+    #[test]
+    fn nobody_reaches_an_account_that_may_do_more() {
+        let (own, member) = (Condition::Own, Condition::Member);
+        let of = |grants: &[Grant]| Abilities::new([built_in_grants(Role::User), grants.to_vec()].concat());
+        let (user, admin) = (Abilities::built_in(Role::User), Abilities::built_in(Role::Admin));
+        let suspends = of(&[grant("accounts:suspend")]);
+        assert!(suspends.reaches(&user) && suspends.reaches(&suspends) && admin.reaches(&suspends));
+        assert!(admin.reaches(&admin) && !suspends.reaches(&admin) && !user.reaches(&suspends));
+        // Who holds everything that there is now does not hold what comes later.
+        let all: Vec<_> = PERMISSIONS.iter().map(|permission| grant(permission.name)).collect();
+        assert!(!of(&all).reaches(&admin) && of(&[grant("*")]).reaches(&admin));
+        // A denial takes power, and protects nobody; what every user holds is no power.
+        let muted = of(&[grant("accounts:suspend"), deny("messages:send")]);
+        assert!(muted.reaches(&user) && muted.reaches(&suspends) && user.reaches(&of(&[deny("messages:send")])));
+        assert!(!of(&[grant("*"), deny("accounts:suspend")]).reaches(&suspends));
+        // Conditions.
+        let reads = |condition: &Condition| Abilities::new(vec![only("roles:read", condition.clone())]);
+        assert!(of(&[grant("roles:read")]).reaches(&reads(&own)) && reads(&own).reaches(&reads(&own)));
+        assert!(!reads(&own).reaches(&of(&[grant("roles:read")])));
+        let conversations = |condition| of(&[Grant { deny: true, ..only("conversations:read", condition) }]);
+        assert!(conversations(own.clone()).reaches(&conversations(member)));
+        let not_own = of(&[grant("roles:*"), Grant { deny: true, ..only("roles:read", own) }]);
+        assert!(!not_own.reaches(&of(&[grant("roles:read")])) && not_own.reaches(&not_own));
     }
 
     #[test]

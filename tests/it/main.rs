@@ -18,6 +18,7 @@ mod mail;
 mod messaging;
 mod nodes;
 mod proxy;
+mod ranks;
 mod roles;
 mod sessions;
 mod smtp;

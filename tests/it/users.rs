@@ -4,9 +4,10 @@ use diesel_async::SimpleAsyncConnection;
 use futures_util::future::join_all;
 use prost_types::FieldMask;
 use reqwest::Method;
+use rialto::proto::rialto::auth::v1::AccountState;
 use rialto::proto::rialto::users::v1::get_user_request::Key;
 use rialto::proto::rialto::users::v1::{
-    AccountState, Audience, GetMeRequest, GetUserRequest, ListUsersRequest, ProfileVisibility, UpdateMeRequest, User,
+    Audience, GetMeRequest, GetUserRequest, ListUsersRequest, ProfileVisibility, UpdateMeRequest, User,
 };
 use serde_json::{Value, json};
 use tonic::Code;

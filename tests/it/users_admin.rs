@@ -4,9 +4,10 @@ use diesel_async::SimpleAsyncConnection;
 use futures_util::future::join_all;
 use prost_types::FieldMask;
 use reqwest::Method;
-use rialto::proto::rialto::users::v1::batch_update_result::Outcome;
+use rialto::proto::rialto::auth::v1::AccountState;
+use rialto::proto::rialto::users::v1::batch_result::Outcome;
 use rialto::proto::rialto::users::v1::{
-    AccountState, BatchUpdateUsersRequest, DeleteUserRequest, StateAction, UpdateUserRequest, User,
+    BatchReviewUsersRequest, DeleteUserRequest, ReviewDecision, UpdateUserRequest, User,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -25,9 +26,9 @@ async fn listed(node: &Node, user: &harness::User, query: &str) -> Vec<String> {
     list["users"].as_array().unwrap().iter().map(|user| user["displayName"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn batch(node: &Node, admin: &harness::User, action: &str, ids: &[&str]) -> Vec<Value> {
-    let body = json!({ "userIds": ids, "action": action, "reason": "because" });
-    let answer = admin.post(node, "/v1/users:batchUpdate", body).await.ok();
+async fn suspend(node: &Node, admin: &harness::User, reinstate: bool, ids: &[&str]) -> Vec<Value> {
+    let body = json!({ "userIds": ids, "reinstate": reinstate });
+    let answer = admin.post(node, "/v1/users:batchSuspend", body).await.ok();
     answer["results"].as_array().unwrap().clone()
 }
 
@@ -41,12 +42,14 @@ async fn only_administrators_do_what_administrators_do() {
     let node = world.node().await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     let path = format!("/v1/users/{}", bob.id);
-    let batch = json!({ "userIds": [bob.id], "action": "STATE_ACTION_SUSPEND" });
+    let suspend = json!({ "userIds": [bob.id] });
+    let review = json!({ "userIds": [bob.id], "decision": "REVIEW_DECISION_APPROVE" });
     for (method, path, body) in [
         (Method::PATCH, path.as_str(), json!({ "bio": "x" })),
         (Method::PUT, &path, json!({ "displayName": "x" })),
         (Method::DELETE, &path, json!(null)),
-        (Method::POST, "/v1/users:batchUpdate", batch),
+        (Method::POST, "/v1/users:batchSuspend", suspend),
+        (Method::POST, "/v1/users:batchReview", review),
         (Method::GET, "/v1/users?state=ACCOUNT_STATE_ACTIVE", json!(null)),
         (Method::GET, "/v1/users?role=ROLE_ADMIN", json!(null)),
         (Method::GET, "/v1/users?emailPrefix=bob", json!(null)),
@@ -121,7 +124,7 @@ async fn a_batch_answers_for_each_account() {
     set_state(&world, &bob, "pending").await;
     ann.get(&other, "/v1/users/me").await.ok();
 
-    let results = batch(&node, &admin, "STATE_ACTION_SUSPEND", &ids).await;
+    let results = suspend(&node, &admin, false, &ids).await;
     let named: Vec<_> = results.iter().map(|result| result["userId"].as_str().unwrap()).collect();
     assert_eq!(named, ids);
     let outcomes = |results: &[Value]| results.iter().map(|result| outcome(result).to_owned()).collect::<Vec<_>>();
@@ -136,22 +139,23 @@ async fn a_batch_answers_for_each_account() {
     let login = async || node.rest(Method::POST, "/v1/auth/login", None, Some(login.clone())).await;
     login().await.refused(403, "ACCOUNT_NOT_ACTIVE", 1005);
 
-    let results = batch(&node, &admin, "STATE_ACTION_REINSTATE", &ids).await;
+    let results = suspend(&node, &admin, true, &ids).await;
     assert_eq!(
         outcomes(&results),
         ["ACCOUNT_STATE_ACTIVE", "REASON_RESOURCE_NOT_FOUND", "REASON_ACCOUNT_STATE_CONFLICT"]
     );
     login().await.ok();
-    let results = batch(&node, &admin, "STATE_ACTION_APPROVE", &[&bob.id]).await;
-    assert_eq!(outcomes(&results), ["ACCOUNT_STATE_ACTIVE"]);
+    let approve = json!({ "userIds": [bob.id], "decision": "REVIEW_DECISION_APPROVE" });
+    let approved = admin.post(&node, "/v1/users:batchReview", approve).await.ok();
+    assert_eq!(outcomes(approved["results"].as_array().unwrap()), ["ACCOUNT_STATE_ACTIVE"]);
     assert_eq!(world.count("accounts WHERE approved_at IS NOT NULL").await, 1);
     set_state(&world, &bob, "pending").await;
-    let request = BatchUpdateUsersRequest {
+    let request = BatchReviewUsersRequest {
         user_ids: vec![bob.id.clone()],
-        action: StateAction::Reject.into(),
+        decision: ReviewDecision::Reject.into(),
         reason: "spam".into(),
     };
-    let results = admin.users(&node).batch_update_users(request).await.unwrap().into_inner().results;
+    let results = admin.users(&node).batch_review_users(request).await.unwrap().into_inner().results;
     assert!(matches!(&results[0].outcome, Some(Outcome::User(user)) if user.state() == AccountState::Rejected));
     assert_eq!(world.count("accounts WHERE rejection_reason = 'spam'").await, 1);
 }
@@ -162,21 +166,27 @@ async fn bad_batches_name_the_field() {
     let node = world.node().await;
     let (ann, admin) = (node.user("ann").await, world.administrator(&node, "boss").await);
     let many: Vec<_> = (0..101).map(|n| format!("01890a5d-ac96-774b-bcce-{n:012x}")).collect();
-    let (suspend, reject) = ("STATE_ACTION_SUSPEND", "STATE_ACTION_REJECT");
-    for (body, reason, field) in [
-        (json!({ "userIds": [], "action": suspend }), "VALIDATION_ERROR", "user_ids"),
-        (json!({ "userIds": many, "action": suspend }), "VALIDATION_ERROR", "user_ids"),
-        (json!({ "userIds": [ann.id, "x"], "action": suspend }), "VALIDATION_ERROR", "user_ids[1]"),
-        (json!({ "userIds": [ann.id, ann.id], "action": suspend }), "VALIDATION_ERROR", "user_ids[1]"),
-        (json!({ "userIds": [ann.id] }), "VALIDATION_ERROR", "action"),
-        (json!({ "userIds": [ann.id], "action": 99 }), "VALIDATION_ERROR", "action"),
-        (json!({ "userIds": [ann.id], "action": reject }), "MISSING_REQUIRED_FIELD", "reason"),
-        (json!({ "userIds": [ann.id], "action": suspend, "reason": "x".repeat(501) }), "VALIDATION_ERROR", "reason"),
+    let reject = |reason: &str| json!({ "userIds": [ann.id], "decision": "REVIEW_DECISION_REJECT", "reason": reason });
+    for (path, body, reason, field) in [
+        ("batchSuspend", json!({ "userIds": [] }), "VALIDATION_ERROR", "user_ids"),
+        ("batchSuspend", json!({ "userIds": many }), "VALIDATION_ERROR", "user_ids"),
+        ("batchSuspend", json!({ "userIds": [ann.id, "x"] }), "VALIDATION_ERROR", "user_ids[1]"),
+        ("batchSuspend", json!({ "userIds": [ann.id, ann.id] }), "VALIDATION_ERROR", "user_ids[1]"),
+        ("batchReview", json!({ "userIds": [], "decision": 1 }), "VALIDATION_ERROR", "user_ids"),
+        ("batchReview", json!({ "userIds": many, "decision": 1 }), "VALIDATION_ERROR", "user_ids"),
+        ("batchReview", json!({ "userIds": [ann.id] }), "VALIDATION_ERROR", "decision"),
+        ("batchReview", json!({ "userIds": [ann.id], "decision": 99 }), "VALIDATION_ERROR", "decision"),
+        ("batchReview", reject(""), "MISSING_REQUIRED_FIELD", "reason"),
+        ("batchReview", reject(" \n"), "MISSING_REQUIRED_FIELD", "reason"),
+        ("batchReview", reject(&"x".repeat(501)), "VALIDATION_ERROR", "reason"),
     ] {
-        let answer = admin.post(&node, "/v1/users:batchUpdate", body.clone()).await;
+        let answer = admin.post(&node, &format!("/v1/users:{path}"), body.clone()).await;
         let error = (answer.status, answer.body["error"]["reason"].as_str(), answer.fields());
         assert_eq!(error, (422, Some(reason), vec![field]), "{body}");
     }
+    // As for one account.
+    let blank = admin.post(&node, &format!("/v1/auth/accounts/{}/reject", ann.id), json!({ "reason": " " })).await;
+    assert_eq!((blank.status, blank.fields()), (422, vec!["reason"]));
     ann.get(&node, "/v1/users/me").await.ok();
 }
 
@@ -186,7 +196,7 @@ async fn of_two_that_suspend_one_account_at_once_one_has_done_it() {
     let node = world.node().await;
     let (ann, admin) = (node.user("ann").await, world.administrator(&node, "boss").await);
     let ids = [ann.id.as_str()];
-    let results = join_all((0..4).map(|_| batch(&node, &admin, "STATE_ACTION_SUSPEND", &ids))).await;
+    let results = join_all((0..4).map(|_| suspend(&node, &admin, false, &ids))).await;
     let done = results.iter().filter(|results| outcome(&results[0]) == "ACCOUNT_STATE_SUSPENDED").count();
     assert_eq!(done, 1);
 }
@@ -206,7 +216,7 @@ async fn there_is_always_an_administrator_left() {
     last.delete(&node, "/v1/users/me").await.refused(409, "LAST_ADMINISTRATOR", 3003);
     last.delete(&node, &format!("/v1/users/{}", last.id)).await.refused(409, "LAST_ADMINISTRATOR", 3003);
     // Nobody suspends themselves, administrator or not.
-    let results = batch(&node, &last, "STATE_ACTION_SUSPEND", &[&last.id]).await;
+    let results = suspend(&node, &last, false, &[&last.id]).await;
     assert_eq!(outcome(&results[0]), "REASON_INSUFFICIENT_PERMISSIONS");
     last.get(&node, "/v1/users/me").await.ok();
     assert_eq!(world.count(left).await, 1);

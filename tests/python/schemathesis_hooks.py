@@ -113,8 +113,10 @@ def before_call(context, case, kwargs):
         case.body = {"displayName": "Somebody", "timeZone": "Europe/Zurich", "privacy": privacy}
     if label == "GET /v1/users":
         query.pop("orderBy", None)
-    if label == "POST /v1/users:batchUpdate":
-        case.body = {"userIds": [NOBODY], "action": "STATE_ACTION_APPROVE"}
+    if label == "POST /v1/users:batchReview":
+        case.body = {"userIds": [NOBODY], "decision": "REVIEW_DECISION_APPROVE"}
+    if label == "POST /v1/users:batchSuspend":
+        case.body = {"userIds": [NOBODY]}
     # Nobody blocks oneself, and the other one stays.
     if label in ["POST /v1/users/{userId}/block", "DELETE /v1/users/{userId}"]:
         ids["userId"] = NOBODY

@@ -1,5 +1,6 @@
 //! What administrators decide about accounts.
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
@@ -7,13 +8,13 @@ use super::jobs::{self, Notice};
 use super::model::Account;
 use super::service::AuthService;
 use super::sessions::Sessions;
+use crate::domains::roles;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::pages;
 use crate::proto::rialto::auth::v1::{ListPendingAccountsRequest, ListPendingAccountsResponse};
-use crate::proto::rialto::policy::v1::Role;
 
 /// The kind of page tokens of pending accounts.
 const PENDING: u8 = 16;
@@ -46,6 +47,16 @@ pub enum StateChange<'a> {
     Delete,
 }
 
+impl<'a> StateChange<'a> {
+    /// A rejection for this reason, which its owner is told. An error when there is none.
+    pub fn reject(reason: &'a str) -> Result<Self, Error> {
+        if reason.trim().is_empty() {
+            return Err(Error::new(Reason::MissingRequiredField, "rejecting needs a reason").at_field("reason"));
+        }
+        Ok(Self::Reject(reason))
+    }
+}
+
 /// Changes the state of an account, and tells every node, and its owner if it waited for approval. The database refuses to
 /// leave no active administrator.
 pub async fn change_state(
@@ -61,7 +72,7 @@ pub async fn change_state(
     let now = app.clock.now();
     let mut conn = app.db.get().await?;
     let account = conn.transaction(async |conn| {
-        may_decide_about(conn, by, id).await?;
+        may_act_on(conn, by, id, now).await?;
         let (account, notice) = match change {
             StateChange::Approve => (Account::approve(conn, id, now).await?, Some(Notice::Approved)),
             StateChange::Reject(reason) => (Account::reject(conn, id, reason, now).await?, Some(Notice::Rejected)),
@@ -81,12 +92,13 @@ pub async fn change_state(
     Ok(account)
 }
 
-/// Refuses who decides about an administrator without being one: whoever is given `accounts:suspend` could lock all of them
-/// out but one. Locks the account, whose role therefore stays what it is.
-async fn may_decide_about(conn: &mut Conn, by: &Caller, id: Uuid) -> Result<(), Error> {
-    let locked = Account::lock(conn, id).await?;
-    if by.role != Role::Admin && locked.is_some_and(|(account, _)| account.role() == Role::Admin) {
-        return Err(Error::new(Reason::InsufficientPermissions, "only administrators decide about administrators"));
+/// Refuses a caller who acts on an account that may do what they may not: whoever is given `accounts:suspend` could lock all
+/// administrators out but one, whoever may reset second factors could take any account over. Locks the account, whose role
+/// therefore stays what it is, unless it is the caller's own. Everything that is done to somebody else's account asks this.
+pub async fn may_act_on(conn: &mut Conn, by: &Caller, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+    if by.account_id == id {
+        return Ok(());
     }
-    Ok(())
+    let (account, _) = Account::lock(conn, id).await?.ok_or_else(|| Error::not_found("account"))?;
+    roles::require_reach(conn, by, id, account.role(), now).await
 }

@@ -6,7 +6,8 @@
 //! password, nor, where addresses have to be verified, by registering it.
 //!
 //! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
-//! (before what only the owner may do), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
+//! (before what only the owner may do), [`may_act_on`] (before what is done to somebody else's account), [`rename`] and
+//! [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
 
@@ -37,11 +38,13 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::proto::rialto::policy::v1::Role;
 
-pub use administration::{StateChange, change_state};
+pub use administration::{StateChange, change_state, may_act_on};
 pub use confirm::Confirmation;
+pub use model::states::state_by_name;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
+pub use wire::state_name;
 
 /// Gives an account the name that others see.
 pub async fn rename(conn: &mut Conn, id: Uuid, display_name: &str, now: DateTime<Utc>) -> Result<(), Error> {

@@ -63,10 +63,14 @@ impl AuthService {
         self.app.rates.check(Rate::Authentication, Subject::Named(name)).await.map(drop)
     }
 
-    async fn revoke_all(&self, account_id: Uuid) -> Result<(), Error> {
+    async fn revoke_all(&self, by: &Caller, account_id: Uuid) -> Result<(), Error> {
         let now = self.app.clock.now();
         let mut conn = self.app.db.get().await?;
-        let found = conn.transaction(async |conn| Account::revoke_sessions(conn, account_id, now).await).await?;
+        let revoked = conn.transaction(async |conn| {
+            administration::may_act_on(conn, by, account_id, now).await?;
+            Account::revoke_sessions(conn, account_id, now).await
+        });
+        let found = revoked.await?;
         drop(conn);
         self.sessions.changed(account_id).await;
         if found { Ok(()) } else { Err(Error::not_found("account")) }
@@ -228,7 +232,7 @@ impl Contract for AuthService {
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         if request.into_inner().everywhere {
-            self.revoke_all(caller.account_id).await?;
+            self.revoke_all(&caller, caller.account_id).await?;
         } else {
             let mut conn = self.app.db.get().await?;
             Session::revoke(&mut conn, caller.session_id, self.app.clock.now()).await?;
@@ -248,8 +252,9 @@ impl Contract for AuthService {
         &self,
         request: Request<RevokeSessionsRequest>,
     ) -> Result<Response<RevokeSessionsResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
         let account_id = wire::id("account_id", &request.into_inner().account_id)?;
-        self.revoke_all(account_id).await?;
+        self.revoke_all(&caller, account_id).await?;
         Ok(Response::new(RevokeSessionsResponse {}))
     }
 
@@ -302,7 +307,7 @@ impl Contract for AuthService {
     ) -> Result<Response<RejectAccountResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
-        let change = StateChange::Reject(&request.reason);
+        let change = StateChange::reject(&request.reason)?;
         let account = self.change_state(&caller, &request.account_id, change).await?;
         Ok(Response::new(RejectAccountResponse { account: Some((&account).into()) }))
     }

@@ -33,7 +33,7 @@ pub fn session(session: &model::Session, current: Uuid) -> Session {
     }
 }
 
-/// A state in the metadata of errors: `pending`.
+/// The name of a state, in the database and in the metadata of errors: `pending`.
 pub fn state_name(state: AccountState) -> String {
     state.as_str_name().trim_start_matches("ACCOUNT_STATE_").to_lowercase()
 }

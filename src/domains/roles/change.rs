@@ -39,11 +39,7 @@ impl Change {
         let now = app.clock.now();
         let graph = model::graph(conn).await?;
         let abilities = match auth::role_of(conn, caller.account_id).await? {
-            Some((role, true)) => {
-                let others = Assignment::of(conn, caller.account_id).await?;
-                let live = others.iter().filter(|assignment| assignment.is_live(now));
-                graph.abilities(role, &live.map(|assignment| assignment.role_id).collect::<Vec<_>>())
-            }
+            Some((role, true)) => graph.abilities(role, &live(&Assignment::of(conn, caller.account_id).await?, now)),
             _ => Abilities::built_in(BuiltIn::Unspecified),
         };
         Ok(Self { version, now, graph, caller_id: caller.account_id, abilities })
@@ -66,6 +62,13 @@ impl Change {
     /// Refuses to hand out or take these roles if the caller does not hold all that is in them.
     pub fn require_roles(&self, roles: &[Uuid]) -> Result<(), Error> {
         self.require(&self.graph.grants(roles))
+    }
+
+    /// Refuses to change what an account has, besides these others and its built-in role, that may do what the caller may
+    /// not.
+    pub fn require_reach(&self, account_id: Uuid, role: BuiltIn, others: &[Uuid]) -> Result<(), Error> {
+        let reached = account_id == self.caller_id || self.abilities.reaches(&self.graph.abilities(role, others));
+        if reached { Ok(()) } else { Err(beyond_reach()) }
     }
 
     /// Refuses a role that can't be: by its name, by what it inherits from, or because the caller lacks what it grants.
@@ -95,6 +98,32 @@ impl Change {
         self.require(&contents.grants)?;
         self.require_roles(&contents.parents)
     }
+}
+
+/// Refuses a caller who acts on an account of this built-in role that may do what they may not. Reads the account's other
+/// roles: to be called under the account's lock.
+pub async fn require_reach(
+    conn: &mut Conn,
+    by: &Caller,
+    account_id: Uuid,
+    role: BuiltIn,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if by.account_id == account_id || by.role == BuiltIn::Admin {
+        return Ok(());
+    }
+    let others = live(&Assignment::of(conn, account_id).await?, now);
+    let abilities = model::graph(conn).await?.abilities(role, &others);
+    if by.abilities.reaches(&abilities) { Ok(()) } else { Err(beyond_reach()) }
+}
+
+fn beyond_reach() -> Error {
+    Error::new(Reason::InsufficientPermissions, "the account may do what you may not")
+}
+
+/// The roles of those assignments that have not expired.
+pub fn live(assignments: &[Assignment], now: DateTime<Utc>) -> Vec<Uuid> {
+    assignments.iter().filter(|assignment| assignment.is_live(now)).map(|assignment| assignment.role_id).collect()
 }
 
 /// Refuses to change a role that comes with the server.

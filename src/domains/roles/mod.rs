@@ -4,7 +4,7 @@
 //! on every node within a second; a denial wins over every allowance, but administrators hold everything; roles inherit
 //! without cycles; nobody hands out what they don't hold; there is always an active administrator, once there was one.
 //!
-//! Others may call: [`Roles`] (the gate).
+//! Others may call: [`Roles`] (the gate) and [`require_reach`] (`auth`).
 
 mod casl;
 mod change;
@@ -16,5 +16,6 @@ mod wire;
 
 pub mod jobs;
 
+pub use change::require_reach;
 pub use directory::Roles;
 pub use service::RoleService;

@@ -7,7 +7,7 @@ use diesel_async::AsyncConnection;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::change::{Change, require_custom, require_etag};
+use super::change::{Change, live, require_custom, require_etag};
 use super::directory::Roles;
 use super::graph::{built_in, built_in_id};
 use super::model::{self, Assignment, Contents, Role, Visible};
@@ -167,19 +167,20 @@ impl RoleService {
                 return Err(Error::invalid_field("expires_at", "must be in the future"));
             }
             let current = auth::role_of(conn, account_id).await?.ok_or_else(|| Error::not_found("account"))?.0;
+            let others = live(&Assignment::of(conn, account_id).await?, change.now);
             if let Some(new) = built_in(role_id) {
                 if expires_at.is_some() {
                     return Err(Error::invalid_field("expires_at", "a built-in role can't expire"));
                 }
                 // The one that the account loses.
                 change.require_roles(&[built_in_id(current)])?;
+                change.require_reach(account_id, current, &others)?;
                 auth::set_role(conn, account_id, new, change.now).await?;
                 // A trigger has counted this change of the account too.
                 return Ok((model::version(conn).await?, roles_wire::built_in_assignment(account_id, new)));
             }
-            let others = Assignment::of(conn, account_id).await?;
-            let others = others.iter().filter(|other| other.role_id != role_id && other.is_live(change.now));
-            if others.count() >= MAX_ASSIGNED {
+            change.require_reach(account_id, current, &others)?;
+            if others.iter().filter(|other| **other != role_id).count() >= MAX_ASSIGNED {
                 return Err(Error::new(Reason::InvalidInput, format!("an account has at most {MAX_ASSIGNED} roles")));
             }
             let assigned_by = Some(caller.account_id);
@@ -201,12 +202,15 @@ impl RoleService {
             let change = Change::begin(conn, &self.app, caller).await?;
             Role::find(conn, role_id, change.visible("roles:assign")?).await?;
             change.require_roles(&[role_id])?;
+            let has_none = || Error::not_found("assignment");
+            let current = auth::role_of(conn, account_id).await?.ok_or_else(has_none)?.0;
+            change.require_reach(account_id, current, &live(&Assignment::of(conn, account_id).await?, change.now))?;
             let has = match built_in(role_id) {
                 Some(BuiltIn::User) => {
                     return Err(Error::new(Reason::RoleBuiltIn, "an account is a user at least"));
                 }
                 Some(role) => {
-                    let has = auth::role_of(conn, account_id).await?.is_some_and(|(current, _)| current == role);
+                    let has = current == role;
                     if has {
                         auth::set_role(conn, account_id, BuiltIn::User, change.now).await?;
                     }
@@ -214,7 +218,7 @@ impl RoleService {
                 }
                 None => Assignment::delete(conn, account_id, role_id).await?,
             };
-            if has { model::version(conn).await } else { Err(Error::not_found("assignment")) }
+            if has { model::version(conn).await } else { Err(has_none()) }
         });
         let version = changed.await?;
         drop(conn);

@@ -195,6 +195,7 @@ impl Contract for TwoFactorService {
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
         conn.transaction(async |conn| {
+            auth::may_act_on(conn, &caller, account_id, now).await?;
             auth::set_two_factor(conn, account_id, false, None, now).await?;
             let enrolment = Enrolment::of(conn, account_id).await?;
             if enrolment.is_none_or(|enrolment| enrolment.enabled_at.is_none()) {

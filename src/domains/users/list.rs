@@ -27,7 +27,7 @@ pub struct List {
     order: Order,
     limit: i64,
     after: After,
-    state: Option<&'static str>,
+    state: Option<String>,
     role: Option<&'static str>,
     email_prefix: Option<String>,
     search: Option<Search>,
@@ -97,7 +97,7 @@ impl List {
         let query = diesel::sql_query(sql(self.order, handle.is_some()))
             .bind::<SqlUuid, _>(viewer.account_id)
             .bind::<Bool, _>(viewer.private)
-            .bind::<Nullable<Text>, _>(self.state)
+            .bind::<Nullable<Text>, _>(&self.state)
             .bind::<Nullable<Text>, _>(self.role)
             .bind::<Nullable<Text>, _>(&self.email_prefix)
             .bind::<Nullable<Text>, _>(email_end)

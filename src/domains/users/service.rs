@@ -13,17 +13,18 @@ use super::model::{Blocked, Profile, Viewer};
 use crate::domains::auth::{self, Sessions, StateChange};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
-use crate::kernel::error::{Error, Reason};
+use crate::kernel::error::Error;
 use crate::kernel::{pages, wire};
-use crate::proto::rialto::users::v1::batch_update_result::Outcome;
+use crate::proto::rialto::users::v1::batch_result::Outcome;
 use crate::proto::rialto::users::v1::get_user_request::Key;
 use crate::proto::rialto::users::v1::user_service_server::UserService as Contract;
 use crate::proto::rialto::users::v1::{
-    BatchUpdateFailure, BatchUpdateResult, BatchUpdateUsersRequest, BatchUpdateUsersResponse, BlockUserRequest,
-    BlockUserResponse, DeleteMeRequest, DeleteMeResponse, DeleteUserRequest, DeleteUserResponse, GetMeRequest,
-    GetMeResponse, GetPublicProfileRequest, GetPublicProfileResponse, GetUserRequest, GetUserResponse,
-    ListBlockedRequest, ListBlockedResponse, ListUsersRequest, ListUsersResponse, StateAction, UnblockUserRequest,
-    UnblockUserResponse, UpdateMeRequest, UpdateMeResponse, UpdateUserRequest, UpdateUserResponse, User,
+    BatchFailure, BatchResult, BatchReviewUsersRequest, BatchReviewUsersResponse, BatchSuspendUsersRequest,
+    BatchSuspendUsersResponse, BlockUserRequest, BlockUserResponse, DeleteMeRequest, DeleteMeResponse,
+    DeleteUserRequest, DeleteUserResponse, GetMeRequest, GetMeResponse, GetPublicProfileRequest,
+    GetPublicProfileResponse, GetUserRequest, GetUserResponse, ListBlockedRequest, ListBlockedResponse,
+    ListUsersRequest, ListUsersResponse, ReviewDecision, UnblockUserRequest, UnblockUserResponse, UpdateMeRequest,
+    UpdateMeResponse, UpdateUserRequest, UpdateUserResponse, User,
 };
 
 /// The kind of the page tokens of blocks. Those of lists of users are in `list`.
@@ -42,10 +43,14 @@ impl UserService {
         Self { app, sessions }
     }
 
-    async fn update(&self, id: Uuid, edit: Edit) -> Result<Profile, Error> {
+    async fn update(&self, by: &Caller, id: Uuid, edit: Edit) -> Result<Profile, Error> {
         let now = self.app.clock.now();
         let mut conn = self.app.db.get().await?;
-        conn.transaction(async |conn| Profile::update(conn, id, edit, now).await).await
+        let updated = conn.transaction(async |conn| {
+            auth::may_act_on(conn, by, id, now).await?;
+            Profile::update(conn, id, edit, now).await
+        });
+        updated.await
     }
 
     async fn list(&self, caller: &Caller, request: &ListUsersRequest) -> Result<ListUsersResponse, Error> {
@@ -81,11 +86,11 @@ impl UserService {
     async fn batch(
         &self,
         caller: &Caller,
-        request: &BatchUpdateUsersRequest,
-    ) -> Result<BatchUpdateUsersResponse, Error> {
-        let change = state_change(request)?;
+        user_ids: &[String],
+        change: StateChange<'_>,
+    ) -> Result<Vec<BatchResult>, Error> {
         let mut ids = Vec::new();
-        for (index, id) in request.user_ids.iter().enumerate() {
+        for (index, id) in user_ids.iter().enumerate() {
             let field = format!("user_ids[{index}]");
             let id = wire::id(&field, id)?;
             if ids.contains(&id) {
@@ -97,15 +102,15 @@ impl UserService {
         for id in ids {
             let outcome = match self.change_one(caller, id, change).await {
                 Ok(user) => Outcome::User(user),
-                Err(error) => Outcome::Failure(BatchUpdateFailure {
+                Err(error) => Outcome::Failure(BatchFailure {
                     reason: error.reason.into(),
                     // Becoming a status logs a cause, where there is one.
                     message: Status::from(error).message().to_owned(),
                 }),
             };
-            results.push(BatchUpdateResult { user_id: id.to_string(), outcome: Some(outcome) });
+            results.push(BatchResult { user_id: id.to_string(), outcome: Some(outcome) });
         }
-        Ok(BatchUpdateUsersResponse { results })
+        Ok(results)
     }
 
     async fn change_one(&self, caller: &Caller, id: Uuid, change: StateChange<'_>) -> Result<User, Error> {
@@ -124,19 +129,6 @@ fn viewer(caller: &Caller) -> Viewer {
 /// A profile with as much as the viewer may know.
 fn shown(profile: &Profile, viewer: Viewer) -> User {
     profile.to_user(viewer.private || profile.id == viewer.account_id)
-}
-
-fn state_change(request: &BatchUpdateUsersRequest) -> Result<StateChange<'_>, Error> {
-    match request.action() {
-        StateAction::Approve => Ok(StateChange::Approve),
-        StateAction::Reject if request.reason.trim().is_empty() => {
-            Err(Error::new(Reason::MissingRequiredField, "rejecting needs a reason").at_field("reason"))
-        }
-        StateAction::Reject => Ok(StateChange::Reject(&request.reason)),
-        StateAction::Suspend => Ok(StateChange::Suspend),
-        StateAction::Reinstate => Ok(StateChange::Reinstate),
-        StateAction::Unspecified => Err(Error::invalid_field("action", "must be one of the actions")),
-    }
 }
 
 #[tonic::async_trait]
@@ -176,14 +168,14 @@ impl Contract for UserService {
     async fn update_me(&self, request: Request<UpdateMeRequest>) -> Result<Response<UpdateMeResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let UpdateMeRequest { user, update_mask } = request.into_inner();
-        let profile = self.update(caller.account_id, Edit::new(user, update_mask)?).await?;
+        let profile = self.update(&caller, caller.account_id, Edit::new(user, update_mask)?).await?;
         Ok(Response::new(UpdateMeResponse { user: Some(profile.to_user(true)) }))
     }
 
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let UpdateUserRequest { user_id, user, update_mask } = request.into_inner();
-        let profile = self.update(wire::id("user_id", &user_id)?, Edit::new(user, update_mask)?).await?;
+        let profile = self.update(&caller, wire::id("user_id", &user_id)?, Edit::new(user, update_mask)?).await?;
         Ok(Response::new(UpdateUserResponse { user: Some(shown(&profile, viewer(&caller))) }))
     }
 
@@ -197,6 +189,8 @@ impl Contract for UserService {
     async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let id = wire::id("user_id", &request.get_ref().user_id)?;
+        // As one's own: an administrator's is among those that can be named.
+        self.sessions.require_recent_authentication(&caller).await?;
         auth::change_state(&self.app, &self.sessions, &caller, id, StateChange::Delete).await?;
         Ok(Response::new(DeleteUserResponse {}))
     }
@@ -226,11 +220,31 @@ impl Contract for UserService {
         Ok(Response::new(self.blocked(&caller, request.get_ref()).await?))
     }
 
-    async fn batch_update_users(
+    async fn batch_review_users(
         &self,
-        request: Request<BatchUpdateUsersRequest>,
-    ) -> Result<Response<BatchUpdateUsersResponse>, Status> {
+        request: Request<BatchReviewUsersRequest>,
+    ) -> Result<Response<BatchReviewUsersResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        Ok(Response::new(self.batch(&caller, request.get_ref()).await?))
+        let request = request.into_inner();
+        let change = match request.decision() {
+            ReviewDecision::Approve => StateChange::Approve,
+            ReviewDecision::Reject => StateChange::reject(&request.reason)?,
+            ReviewDecision::Unspecified => {
+                return Err(Error::invalid_field("decision", "must be one of the decisions").into());
+            }
+        };
+        let results = self.batch(&caller, &request.user_ids, change).await?;
+        Ok(Response::new(BatchReviewUsersResponse { results }))
+    }
+
+    async fn batch_suspend_users(
+        &self,
+        request: Request<BatchSuspendUsersRequest>,
+    ) -> Result<Response<BatchSuspendUsersResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let request = request.into_inner();
+        let change = if request.reinstate { StateChange::Reinstate } else { StateChange::Suspend };
+        let results = self.batch(&caller, &request.user_ids, change).await?;
+        Ok(Response::new(BatchSuspendUsersResponse { results }))
     }
 }

@@ -1,12 +1,12 @@
 //! Between rows and the contract.
 
 use super::model::{Blocked, Profile};
+use crate::domains::auth;
 use crate::kernel::policy;
 use crate::kernel::wire::timestamp;
+use crate::proto::rialto::auth::v1::AccountState;
 use crate::proto::rialto::policy::v1::Role;
-use crate::proto::rialto::users::v1::{
-    AccountState, Audience, BlockedUser, PrivacySettings, ProfileVisibility, PublicProfile, User,
-};
+use crate::proto::rialto::users::v1::{Audience, BlockedUser, PrivacySettings, ProfileVisibility, PublicProfile, User};
 
 impl Profile {
     /// As the caller may see it: everything, or what others see.
@@ -33,7 +33,7 @@ impl Profile {
             }),
             email: self.email.clone(),
             role: policy::role_by_name(&self.role).into(),
-            state: state(&self.state).into(),
+            state: auth::state_by_name(&self.state).into(),
             etag: self.etag(),
             ..public
         }
@@ -108,25 +108,11 @@ pub fn stored_role(number: i32) -> Result<Option<&'static str>, &'static str> {
     }
 }
 
-fn state(stored: &str) -> AccountState {
-    match stored {
-        "unverified" => AccountState::Unverified,
-        "pending" => AccountState::Pending,
-        "active" => AccountState::Active,
-        "rejected" => AccountState::Rejected,
-        _ => AccountState::Suspended,
-    }
-}
-
 /// How a state is stored; `None` for not set.
-pub fn stored_state(number: i32) -> Result<Option<&'static str>, &'static str> {
+pub fn stored_state(number: i32) -> Result<Option<String>, &'static str> {
     match AccountState::try_from(number) {
         Ok(AccountState::Unspecified) => Ok(None),
-        Ok(AccountState::Unverified) => Ok(Some("unverified")),
-        Ok(AccountState::Pending) => Ok(Some("pending")),
-        Ok(AccountState::Active) => Ok(Some("active")),
-        Ok(AccountState::Rejected) => Ok(Some("rejected")),
-        Ok(AccountState::Suspended) => Ok(Some("suspended")),
+        Ok(state) => Ok(Some(auth::state_name(state))),
         Err(_) => Err("is not a state"),
     }
 }

@@ -11,17 +11,22 @@ use crate::kernel::error::{Error, Reason};
 use crate::proto::rialto::auth::v1::AccountState;
 use crate::schema::{accounts, sessions};
 
+/// The state of this name. What is none lets nobody in.
+pub fn state_by_name(name: &str) -> AccountState {
+    match name {
+        "unverified" => AccountState::Unverified,
+        "pending" => AccountState::Pending,
+        "active" => AccountState::Active,
+        "rejected" => AccountState::Rejected,
+        "suspended" => AccountState::Suspended,
+        _ => AccountState::Deleted,
+    }
+}
+
 impl Account {
     /// What it may do.
     pub fn state(&self) -> AccountState {
-        match self.state.as_str() {
-            "unverified" => AccountState::Unverified,
-            "pending" => AccountState::Pending,
-            "active" => AccountState::Active,
-            "rejected" => AccountState::Rejected,
-            "suspended" => AccountState::Suspended,
-            _ => AccountState::Deleted,
-        }
+        state_by_name(&self.state)
     }
 
     /// Accounts that wait for approval, the oldest first.
