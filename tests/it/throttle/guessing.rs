@@ -86,20 +86,35 @@ async fn a_list_of_passwords_does_not_get_in_from_one_address_or_many_and_the_ow
     login(&node, "10.0.0.2", &bob, PASSWORD).await.ok();
 }
 
+/// Checks that of guesses at once so many were looked at, and no more of those that follow. A busy machine may take Redis for
+/// gone, which refuses too, and may have counted what it then did not look at.
+async fn looked_at(at_once: Vec<Answer>, most: usize, mut next: impl AsyncFnMut() -> Answer) {
+    let tally = tally(&at_once);
+    assert!(tally.keys().all(|status| [401, 403, 503].contains(status)), "{tally:?}");
+    let mut guesses = tally.get(&401).copied().unwrap_or_default();
+    assert!((1..=most).contains(&guesses), "{tally:?}");
+    loop {
+        match next().await.status {
+            401 => guesses += 1,
+            403 => break,
+            status => assert_eq!(status, 503),
+        }
+    }
+    assert!(guesses <= most, "{guesses}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_guesses_at_once_get_no_more_attempts_than_one_after_the_other() {
     let world = throttled().await;
     let nodes = [world.node().await, world.node().await];
     let ((ann, _), (bob, device)) = (owner(&nodes[0], "ann").await, owner(&nodes[0], "bob").await);
     let guess = |number: u32| login(&nodes[number as usize % 2], "10.0.0.1", &ann, "wrong");
-    assert_eq!(tally(&join_all((0..200).map(guess)).await), BTreeMap::from([(401, 3), (403, 197)]));
-    let guesses = (0..200).map(|number: u32| {
-        let (node, email) = (&nodes[number as usize % 2], &bob);
-        async move { login(node, &address(number), email, "wrong").await }
-    });
-    assert_eq!(tally(&join_all(guesses).await), BTreeMap::from([(401, 10), (403, 190)]));
-    let guess = |number: u32| login_on(&nodes[number as usize % 2], &device, "10.0.0.3", &bob, "wrong");
-    assert_eq!(tally(&join_all((0..200).map(guess)).await), BTreeMap::from([(401, 5), (403, 195)]));
+    looked_at(join_all((0..200).map(guess)).await, 3, async || guess(0).await).await;
+    let (nodes, bob) = (&nodes, &bob);
+    let guess = |number: u32| async move { login(&nodes[number as usize % 2], &address(number), bob, "wrong").await };
+    looked_at(join_all((0..200).map(guess)).await, 10, async || guess(1000).await).await;
+    let guess = |number: u32| login_on(&nodes[number as usize % 2], &device, "10.0.0.3", bob, "wrong");
+    looked_at(join_all((0..200).map(guess)).await, 5, async || guess(0).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
