@@ -2,6 +2,7 @@
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
 mod production;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +13,8 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::secret::Secret;
+
+pub use throttle::Throttle;
 
 /// All of it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -194,6 +197,8 @@ pub struct Auth {
     pub peppers: Vec<Pepper>,
     /// How many passwords are hashed at the same time; 0 for one a core. Each takes 19 MiB.
     pub password_hash_permits: usize,
+    /// How guessing is slowed down.
+    pub throttle: Throttle,
 }
 
 impl Default for Auth {
@@ -213,6 +218,7 @@ impl Default for Auth {
             password_min_chars: 8,
             peppers: Vec::new(),
             password_hash_permits: 0,
+            throttle: Throttle::default(),
         }
     }
 }
@@ -365,13 +371,11 @@ pub struct Rates {
     pub write: Limit,
     /// Messages, per account.
     pub message: Limit,
-    /// Proving who one is, per client address and per account that is named.
+    /// Proving who one is, per client address; and mails that are asked for, per address that is named. How many guesses
+    /// may be wrong is in `auth.throttle`.
     pub authentication: Limit,
     /// Sensitive calls, per account. Refused while Redis is away.
     pub sensitive: Limit,
-    /// Wrong passwords and codes where an account is confirmed, per account, from wherever they come. Refused while Redis
-    /// is away.
-    pub second_factor: Limit,
 }
 
 /// One limit.
@@ -396,7 +400,6 @@ impl Default for Rates {
             message: limit(100, 5),
             authentication: limit(10, 60),
             sensitive: limit(5, 60),
-            second_factor: limit(5, 15 * 60),
         }
     }
 }

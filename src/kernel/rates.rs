@@ -33,8 +33,6 @@ pub enum Rate {
     Authentication,
     /// Sensitive calls; refused while Redis is away.
     Sensitive,
-    /// Proving again who one is, by password and code; refused while Redis is away.
-    SecondFactor,
 }
 
 /// Who is counted.
@@ -51,13 +49,18 @@ pub enum Subject {
 impl Subject {
     /// The subject of an address, with the IPv6 network that counts as one client.
     pub fn address(address: IpAddr, ipv6_prefix: u8) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_prefix.clamp(1, 128))).unwrap_or(u128::MAX);
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
-            }
-            v4 => v4,
-        })
+        Self::Address(network(address, ipv6_prefix))
+    }
+}
+
+/// What counts as one client: an IPv4 address, an IPv6 network.
+pub fn network(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_prefix.clamp(1, 128))).unwrap_or(u128::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
+        }
+        v4 => v4,
     }
 }
 
@@ -120,7 +123,7 @@ impl Rates {
         if slot.taken == 0 && slot.refused_until <= now {
             let granted = match self.take(rate, subject, limit).await {
                 Some(granted) => granted,
-                None if matches!(rate, Rate::Sensitive | Rate::SecondFactor) => return Err(closed()),
+                None if rate == Rate::Sensitive => return Err(closed()),
                 None => slot.take_locally(limit, now),
             };
             slot.taken = granted.granted;
@@ -139,11 +142,6 @@ impl Rates {
         Ok(Allowance { limit: limit.calls, remaining: slot.left + slot.taken, reset })
     }
 
-    /// Takes back a call that was counted: this node lets the next one of the subject pass without counting it.
-    pub async fn give_back(&self, rate: Rate, subject: Subject) {
-        self.slots.get_with((rate, subject), Arc::default).lock().await.taken += 1;
-    }
-
     /// The limit that counts a subject's calls.
     pub fn limit(&self, rate: Rate, subject: Subject) -> Limit {
         let limit = match (rate, subject) {
@@ -153,7 +151,6 @@ impl Rates {
             (Rate::Message, _) => self.config.message,
             (Rate::Authentication, _) => self.config.authentication,
             (Rate::Sensitive, _) => self.config.sensitive,
-            (Rate::SecondFactor, _) => self.config.second_factor,
         };
         Limit { calls: limit.calls.saturating_mul(self.config.factor).max(1), seconds: limit.seconds.max(1) }
     }
@@ -180,7 +177,8 @@ impl Rates {
     }
 }
 
-fn closed() -> Error {
+/// The refusal of what must be counted and can't be, because Redis is away.
+pub fn closed() -> Error {
     Error::new(Reason::ServiceUnavailable, "this can't be counted now, and is refused until it can")
         .retry_after(Duration::from_secs(5))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use reqwest::Method;
 use rialto::kernel::clock::Clock;
-use rialto::kernel::config::{Config, SealingKey, SigningKey};
+use rialto::kernel::config::{Config, SealingKey, SigningKey, Throttle};
 use rialto::kernel::db;
 use rialto::kernel::rng::Rng;
 use rialto::kernel::secret::Secret;
@@ -73,6 +73,15 @@ impl World {
         config.secrets.sealing_keys = vec![SealingKey { id: "test".into(), key: Secret::new(KEY) }];
         // Tests of the limits set their own.
         config.rates.factor = 1000;
+        config.auth.throttle = Throttle {
+            account_free_failures: 80,
+            pair_free_failures: 80,
+            device_free_failures: 80,
+            address_free_failures: 1_000_000,
+            account_max_failures: 90,
+            device_max_failures: 90,
+            ..Throttle::default()
+        };
         Self { config, clock: Clock::default(), admin_url: admin_url.into(), database }
     }
 

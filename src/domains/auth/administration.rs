@@ -30,6 +30,14 @@ impl AuthService {
         let next_page_token = pages::cut(&mut accounts, size, PENDING, |last| last.id.into_bytes());
         Ok(ListPendingAccountsResponse { accounts: accounts.iter().map(Into::into).collect(), next_page_token })
     }
+
+    /// Lifts an account's locks.
+    pub(super) async fn unlock(&self, id: Uuid) -> Result<Account, Error> {
+        let account = Account::by_id(&mut *self.app.db.get().await?, id).await?;
+        let account = account.ok_or_else(|| Error::not_found("account"))?;
+        self.throttle.clear(&account).await?;
+        Ok(account)
+    }
 }
 
 /// A change of an account's state.

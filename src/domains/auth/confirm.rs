@@ -4,48 +4,40 @@ use uuid::Uuid;
 
 use super::model::Account;
 use super::passwords::Passwords;
+use super::throttle::{Attempt, Throttle};
 use crate::domains::two_factor::{self, Proof};
 use crate::kernel::app::App;
+use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::rates::{Rate, Subject};
 
 /// Confirms callers.
 #[derive(Clone)]
 pub struct Confirmation {
     app: App,
     passwords: Passwords,
-}
-
-/// An attempt that was counted.
-pub struct Attempt<'a> {
-    app: &'a App,
-    account_id: Uuid,
-}
-
-impl Attempt<'_> {
-    /// Only failures count in the end: the owner may confirm as often as it takes.
-    pub async fn succeeded(self) {
-        self.app.rates.give_back(Rate::SecondFactor, Subject::Account(self.account_id)).await;
-    }
+    throttle: Throttle,
 }
 
 impl Confirmation {
     /// With these passwords.
-    pub fn new(app: App, passwords: Passwords) -> Self {
-        Self { app, passwords }
+    pub fn new(app: App, passwords: Passwords, throttle: Throttle) -> Self {
+        Self { app, passwords, throttle }
     }
 
-    /// Counts an attempt on an account, from wherever it comes. Refuses it when there were too many, or when they can't
-    /// be counted.
-    pub async fn count(&self, account_id: Uuid) -> Result<Attempt<'_>, Error> {
-        self.app.rates.check(Rate::SecondFactor, Subject::Account(account_id)).await?;
-        Ok(Attempt { app: &self.app, account_id })
+    /// Counts an attempt in the caller's session, as a failure until it is judged. Refuses it when there were too many, or
+    /// when they can't be counted.
+    pub async fn count(&self, caller: &Caller) -> Result<Attempt, Error> {
+        self.throttle.confirmation(caller).await
     }
 
     /// Refuses a wrong password, and a proof that is wrong, missing where the account has a second factor, or there where it
     /// has none. A proof is used up.
-    pub async fn confirm(&self, account_id: Uuid, password: String, proof: Option<Proof>) -> Result<(), Error> {
-        let attempt = self.count(account_id).await?;
+    pub async fn confirm(&self, caller: &Caller, password: String, proof: Option<Proof>) -> Result<(), Error> {
+        let attempt = self.count(caller).await?;
+        attempt.judge(self.compare(caller.account_id, password, proof).await).await
+    }
+
+    async fn compare(&self, account_id: Uuid, password: String, proof: Option<Proof>) -> Result<(), Error> {
         let found = {
             let mut conn = self.app.db.get().await?;
             Account::with_password_hash(&mut conn, account_id).await?
@@ -63,7 +55,6 @@ impl Confirmation {
             let mut conn = self.app.db.get().await?;
             proof.spend(&self.app, &mut conn, account_id).await?;
         }
-        attempt.succeeded().await;
         Ok(())
     }
 }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::challenge::Challenge;
-use super::mails;
 use super::model::registration::Registration;
 use super::model::reset::PasswordReset;
 use super::model::{Account, Session, fold_email};
+use super::{mails, throttle};
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
 use crate::kernel::jobs::{Failure, Handlers, Job, NewJob};
@@ -81,7 +81,7 @@ pub fn notice(app: &App, account_id: Uuid, notice: Notice) -> Result<NewJob, Err
 
 /// Adds the handlers of these jobs.
 pub fn handlers(handlers: Handlers) -> Handlers {
-    handlers
+    throttle::handlers(handlers)
         .handle(VERIFICATION, |app, job: Job<Uuid>| async move {
             let registration = Registration::by_id(&mut *app.db.get().await?, job.payload).await?;
             send_verification(&app, job.id, registration).await

@@ -63,7 +63,8 @@ pub enum Begun {
 impl AuthService {
     /// Opens a session for whoever knows the password, or a challenge.
     pub(super) async fn log_in(&self, request: LoginRequest, client: Client) -> Result<Begun, Error> {
-        let verified = self.verify_password(&request.email, request.password).await?;
+        let attempt = self.throttle.password(&request.email, &request.device_token, &client).await?;
+        let verified = attempt.judge(self.verify_password(&request.email, request.password).await).await?;
         let mut conn = self.app.db.get().await?;
         let begun = conn
             .transaction(async |conn| {
@@ -101,36 +102,46 @@ impl AuthService {
         device_token: &str,
         client: Client,
     ) -> Result<Opened, Error> {
-        let mut conn = self.app.db.get().await?;
-        let challenge = Challenge::attempt(&mut conn, token, self.app.clock.now()).await?;
+        let challenge = {
+            let mut conn = self.app.db.get().await?;
+            Challenge::attempt(&mut conn, token, self.app.clock.now()).await?
+        };
         if challenge.client != client.fingerprint(self.app.config.server.ipv6_prefix) {
             return Err(Challenge::void());
         }
-        let confirmation = self.confirmation();
-        let attempt = confirmation.count(challenge.account_id).await?;
-        let opened = conn
-            .transaction(async |conn| {
-                let locked = Account::lock(conn, challenge.account_id).await?;
-                let (account, hash) = locked.ok_or_else(Challenge::void)?;
-                require_active(&account)?;
-                if !account.two_factor || challenge.credentials != credentials(&account, &hash) {
-                    return Err(Challenge::void());
-                }
-                Challenge::delete(conn, token).await?;
-                proof.spend(&self.app, conn, account.id).await?;
-                self.open_session(conn, &account, device_token, client).await
-            })
-            .await?;
-        drop(conn);
-        attempt.succeeded().await;
+        let attempt = self.throttle.code(challenge.account_id, device_token, &client).await?;
+        let opened = attempt.judge(self.open_challenged(challenge, token, proof, device_token, client).await).await?;
         self.announce(&opened).await;
         Ok(opened)
+    }
+
+    /// Opens the session of a challenge whose code is right.
+    async fn open_challenged(
+        &self,
+        challenge: Challenge,
+        token: &str,
+        proof: Proof,
+        device_token: &str,
+        client: Client,
+    ) -> Result<Opened, Error> {
+        let mut conn = self.app.db.get().await?;
+        conn.transaction(async |conn| {
+            let locked = Account::lock(conn, challenge.account_id).await?;
+            let (account, hash) = locked.ok_or_else(Challenge::void)?;
+            require_active(&account)?;
+            if !account.two_factor || challenge.credentials != credentials(&account, &hash) {
+                return Err(Challenge::void());
+            }
+            Challenge::delete(conn, token).await?;
+            proof.spend(&self.app, conn, account.id).await?;
+            self.open_session(conn, &account, device_token, client).await
+        })
+        .await
     }
 
     /// The account that e-mail address and password belong to. Every refusal costs the same, whether there is an account or
     /// not, and says more than that they don't belong together only to who knows the password.
     async fn verify_password(&self, email: &str, password: String) -> Result<Account, Error> {
-        self.count_attempt(email).await?;
         let found = {
             let mut conn = self.app.db.get().await?;
             Account::by_email(&mut conn, email).await?

@@ -86,12 +86,13 @@ pub fn notice(server: &Server, account: &Account, notice: &Notice, reason: Optio
     Mail { to: account.email.clone(), subject: subject.into(), paragraphs, link }
 }
 
-fn hello(account: &Account) -> String {
+/// How a mail begins.
+pub fn hello(account: &Account) -> String {
     format!("Hello {},", account.display_name)
 }
 
 /// A page of the product. The pages call the methods of the same names.
-fn link(server: &Server, label: &str, path: &str) -> Link {
+pub fn link(server: &Server, label: &str, path: &str) -> Link {
     Link { label: label.into(), url: format!("{}{path}", server.public_url()) }
 }
 

@@ -3,7 +3,8 @@
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
 //! on every node; a refresh token works once, and so does a token of a mail; a login whose account has a second factor opens
 //! no session without it; nobody learns whether an e-mail address has an account by trying to log in or to reset its
-//! password, nor, where addresses have to be verified, by registering it.
+//! password, nor, where addresses have to be verified, by registering it; nobody guesses a password or a code, and a stranger
+//! who tries does not lock the owner out of a known device (`docs/throttling.md`).
 //!
 //! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
 //! (before what only the owner may do), [`may_act_on`] (before what is done to somebody else's account), [`rename`] and
@@ -24,6 +25,7 @@ mod recovery;
 mod registration;
 mod service;
 mod sessions;
+mod throttle;
 mod tokens;
 mod wire;
 

@@ -16,7 +16,7 @@ use crate::proto::rialto::auth::v1::{ChangePasswordRequest, ResetPasswordRequest
 impl AuthService {
     /// Leaves everything that depends on the address to a job.
     pub(super) async fn leave_to(&self, email: &str, job: NewJob) -> Result<(), Error> {
-        self.count_attempt(email).await?;
+        self.count_mail(email).await?;
         job.enqueue(&mut *self.app.db.get().await?).await?;
         crate::kernel::jobs::wake(&self.app).await;
         Ok(())
@@ -49,21 +49,31 @@ impl AuthService {
         .await?;
         drop(conn);
         self.sessions.changed(account.id).await;
+        if let Err(error) = self.throttle.clear(&account).await {
+            tracing::warn!(account = %account.id, %error, "locks outlive the reset of a password");
+        }
         crate::kernel::jobs::wake(&self.app).await;
         Ok(account)
+    }
+
+    /// The caller's account and the hash of its password, which this is.
+    async fn verify_current(&self, caller: &Caller, password: String) -> Result<(Account, String), Error> {
+        let found = {
+            let mut conn = self.app.db.get().await?;
+            Account::with_password_hash(&mut conn, caller.account_id).await?
+        };
+        let (account, hash) = found.ok_or_else(|| Error::not_found("account"))?;
+        match self.passwords.verify(password, Some(hash.clone())).await? {
+            Some(_) => Ok((account, hash)),
+            None => Err(Error::new(Reason::InvalidCredentials, "current_password is wrong")),
+        }
     }
 
     /// Sets a new password for whoever knows the old one, and ends every session but the caller's.
     pub(super) async fn change(&self, caller: &Caller, request: ChangePasswordRequest) -> Result<Tokens, Error> {
         let ChangePasswordRequest { current_password, new_password } = request;
-        let found = {
-            let mut conn = self.app.db.get().await?;
-            Account::with_password_hash(&mut conn, caller.account_id).await?
-        };
-        let (account, old) = found.ok_or_else(|| Error::not_found("account"))?;
-        if self.passwords.verify(current_password, Some(old.clone())).await?.is_none() {
-            return Err(Error::new(Reason::InvalidCredentials, "current_password is wrong"));
-        }
+        let attempt = self.throttle.confirmation(caller).await?;
+        let (account, old) = attempt.judge(self.verify_current(caller, current_password).await).await?;
         let known = [account.email.clone(), account.display_name.clone()];
         let hash = self.passwords.hash_new("new_password", new_password, known).await?;
         let (now, refresh) = (self.app.clock.now(), self.random_token()?);

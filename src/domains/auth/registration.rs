@@ -21,7 +21,7 @@ impl AuthService {
     /// Begins an account, or a registration that leads to one.
     pub(super) async fn begin(&self, request: RegisterRequest) -> Result<contract::Account, Error> {
         let RegisterRequest { email, password, display_name } = request;
-        self.count_attempt(&email).await?;
+        self.count_mail(&email).await?;
         let known = [email.clone(), display_name.clone()];
         let password_hash = self.passwords.hash_new("password", password, known).await?;
         if self.app.config.auth.require_verified_email {

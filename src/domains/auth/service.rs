@@ -13,6 +13,7 @@ use super::login::{Begun, Tokens};
 use super::model::{Account, Exchange, RefreshToken, Session, fold_email};
 use super::passwords::Passwords;
 use super::sessions::RECENT;
+use super::throttle::Throttle;
 use super::{Confirmation, Keys, Sessions, jobs, wire as ours};
 use crate::domains::two_factor::Proof;
 use crate::kernel::app::App;
@@ -29,7 +30,8 @@ use crate::proto::rialto::auth::v1::{
     RegisterResponse, ReinstateAccountRequest, ReinstateAccountResponse, RejectAccountRequest, RejectAccountResponse,
     ResendVerificationRequest, ResendVerificationResponse, ResetPasswordRequest, ResetPasswordResponse,
     RevokeSessionRequest, RevokeSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse, SuspendAccountRequest,
-    SuspendAccountResponse, VerifyEmailRequest, VerifyEmailResponse, VerifyTwoFactorRequest, VerifyTwoFactorResponse,
+    SuspendAccountResponse, UnlockAccountRequest, UnlockAccountResponse, VerifyEmailRequest, VerifyEmailResponse,
+    VerifyTwoFactorRequest, VerifyTwoFactorResponse,
 };
 
 /// `token_type` of every answer with tokens (RFC 6750).
@@ -41,22 +43,24 @@ pub struct AuthService {
     pub(super) keys: Arc<Keys>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) passwords: Passwords,
+    pub(super) throttle: Throttle,
 }
 
 impl AuthService {
     /// The service on shared keys and sessions.
     pub fn new(app: App, keys: Arc<Keys>, sessions: Arc<Sessions>) -> Result<Self, Error> {
         let passwords = Passwords::new(&app.config.auth)?;
-        Ok(Self { app, keys, sessions, passwords })
+        let throttle = Throttle::new(app.clone())?;
+        Ok(Self { app, keys, sessions, passwords, throttle })
     }
 
     /// Confirms callers, on the same permits for hashing.
     pub fn confirmation(&self) -> Confirmation {
-        Confirmation::new(self.app.clone(), self.passwords.clone())
+        Confirmation::new(self.app.clone(), self.passwords.clone(), self.throttle.clone())
     }
 
-    /// Counts an attempt on the account that an e-mail address names, whether there is one or not.
-    pub(super) async fn count_attempt(&self, email: &str) -> Result<(), Error> {
+    /// Counts a mail that somebody has asked for, whatever there is to be mailed to the address.
+    pub(super) async fn count_mail(&self, email: &str) -> Result<(), Error> {
         let hash = Sha256::digest(fold_email(email).as_bytes());
         let mut name = [0; 16];
         name.copy_from_slice(&hash[..16]);
@@ -180,7 +184,7 @@ impl Contract for AuthService {
         let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
         let proof = Proof::parse(&request.code, &request.backup_code)?;
-        self.confirmation().confirm(caller.account_id, request.password, proof).await?;
+        self.confirmation().confirm(&caller, request.password, proof).await?;
         let now = self.app.clock.now();
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         Session::reauthenticated(&mut conn, caller.session_id, now).await?;
@@ -328,5 +332,13 @@ impl Contract for AuthService {
         let caller = Caller::of(request.extensions())?;
         let account = self.change_state(&caller, &request.get_ref().account_id, StateChange::Reinstate).await?;
         Ok(Response::new(ReinstateAccountResponse { account: Some((&account).into()) }))
+    }
+
+    async fn unlock_account(
+        &self,
+        request: Request<UnlockAccountRequest>,
+    ) -> Result<Response<UnlockAccountResponse>, Status> {
+        let account = self.unlock(wire::id("account_id", &request.into_inner().account_id)?).await?;
+        Ok(Response::new(UnlockAccountResponse { account: Some((&account).into()) }))
     }
 }

@@ -110,7 +110,7 @@ impl Contract for TwoFactorService {
         if account.two_factor {
             return Err(already_enabled().into());
         }
-        self.confirmation.confirm(caller.account_id, request.into_inner().password, None).await?;
+        self.confirmation.confirm(&caller, request.into_inner().password, None).await?;
 
         let secret = Zeroizing::new(self.app.rng.bytes::<SECRET_BYTES>()?);
         let now = self.app.clock.now();
@@ -134,9 +134,8 @@ impl Contract for TwoFactorService {
     async fn enable(&self, request: Request<EnableRequest>) -> Result<Response<EnableResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let code = digits(&request.into_inner().code)?;
-        let attempt = self.confirmation.count(caller.account_id).await?;
-        let backup_codes = self.enable_with(&caller, &code).await?;
-        attempt.succeeded().await;
+        let attempt = self.confirmation.count(&caller).await?;
+        let backup_codes = attempt.judge(self.enable_with(&caller, &code).await).await?;
         self.sessions.changed(caller.account_id).await;
         Ok(Response::new(EnableResponse { backup_codes }))
     }
@@ -145,7 +144,7 @@ impl Contract for TwoFactorService {
         let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
         let proof = Proof::required(&request.code, &request.backup_code)?;
-        self.confirmation.confirm(caller.account_id, request.password, Some(proof)).await?;
+        self.confirmation.confirm(&caller, request.password, Some(proof)).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
         conn.transaction(async |conn| {
@@ -176,7 +175,7 @@ impl Contract for TwoFactorService {
         let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
         let proof = Proof::required(&request.code, &request.backup_code)?;
-        self.confirmation.confirm(caller.account_id, request.password, Some(proof)).await?;
+        self.confirmation.confirm(&caller, request.password, Some(proof)).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
         let made = conn.transaction(async |conn| self.new_backup_codes(conn, caller.account_id, now).await);

@@ -41,6 +41,7 @@ impl Config {
     }
 
     fn auth_problems(&self, problems: &mut Vec<String>) {
+        problems.extend(self.auth.throttle.check().err());
         for pepper in &self.auth.peppers {
             if let Err(problem) = pepper.key_bytes() {
                 problems.push(format!("auth.peppers {:?}: {problem}", pepper.id));

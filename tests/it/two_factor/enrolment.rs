@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use diesel_async::SimpleAsyncConnection;
 use futures_util::future::join_all;
 use reqwest::Method;
-use rialto::kernel::config::{Limit, SealingKey};
+use rialto::kernel::config::{SealingKey, Throttle};
 use rialto::kernel::secret::Secret;
 use rialto::proto::rialto::twofactor::v1::{
     DisableRequest, EnableRequest, GetBackupCodesRequest, GetStatusRequest, RegenerateBackupCodesRequest, SetupRequest,
@@ -289,13 +289,9 @@ async fn an_authenticator_may_be_as_far_off_as_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guessing_is_stopped_for_the_account_and_success_costs_nothing() {
+async fn guessing_is_stopped_in_the_session_and_success_costs_nothing() {
     let mut world = World::new().await;
-    world.config.rates.second_factor = Limit { calls: 5, seconds: 900 };
-    let generous = Limit { calls: 1000, seconds: 1 };
-    (world.config.rates.sensitive, world.config.rates.write) = (generous, generous);
-    (world.config.rates.authentication, world.config.rates.anonymous) = (generous, generous);
-    world.config.rates.factor = 1;
+    world.config.auth.throttle = Throttle::default();
     let (node, other) = (world.node().await, world.node().await);
     let ann = Enrolled::new(&world, &node, "ann").await;
     for _ in 0..6 {
@@ -307,13 +303,13 @@ async fn guessing_is_stopped_for_the_account_and_success_costs_nothing() {
         let body = if i % 2 == 0 { json!({ "password": "wrong", "code": "000000" }) } else { wrong_code(&ann, &world) };
         fates.push(ann.disable(if i % 3 == 0 { &node } else { &other }, body).await);
     }
-    let limited = fates.iter().filter(|answer| answer.status == 429).count();
-    assert!((6..=7).contains(&limited), "{limited}");
-    fates.last().unwrap().refused(429, "RATE_LIMIT_EXCEEDED", 5004);
+    assert!(fates[..5].iter().all(|answer| answer.status == 401), "{fates:?}");
+    assert!(fates[5..].iter().all(|answer| answer.status == 403), "{fates:?}");
+    fates.last().unwrap().refused(403, "ACCOUNT_LOCKED", 1006);
     assert!(fates.last().unwrap().headers.contains_key("retry-after"));
     // The right ones don't get through either, and nobody else is concerned.
     let body = json!({ "password": PASSWORD, "code": ann.authenticator.next_code(&world) });
-    ann.disable(&other, body).await.refused(429, "RATE_LIMIT_EXCEEDED", 5004);
+    ann.disable(&other, body).await.refused(403, "ACCOUNT_LOCKED", 1006);
     Enrolled::new(&world, &node, "bob").await;
 
     fn wrong_code(ann: &Enrolled, world: &World) -> Value {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel_async::SimpleAsyncConnection;
 use futures_util::future::join_all;
 use reqwest::Method;
-use rialto::kernel::config::Limit;
+use rialto::kernel::config::Throttle;
 use rialto::proto::rialto::auth::v1::{GetMeRequest, LoginRequest, VerifyTwoFactorRequest};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -147,11 +147,7 @@ async fn a_challenge_expires_and_is_void_after_five_attempts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_challenges_do_not_buy_more_guesses() {
     let mut world = World::new().await;
-    let generous = Limit { calls: 1000, seconds: 1 };
-    world.config.rates.factor = 1;
-    world.config.rates.second_factor = Limit { calls: 5, seconds: 900 };
-    (world.config.rates.sensitive, world.config.rates.write) = (generous, generous);
-    (world.config.rates.authentication, world.config.rates.anonymous) = (generous, generous);
+    world.config.auth.throttle = Throttle::default();
     let node = world.node().await;
     let ann = Enrolled::new(&world, &node, "ann").await;
     let mut statuses = Vec::new();
@@ -159,8 +155,42 @@ async fn many_challenges_do_not_buy_more_guesses() {
         let token = challenge(&node, &ann.user.email).await;
         statuses.push(verify(&node, &token, &ann.authenticator.ahead(&world, -300)).await.status);
     }
-    let guesses = statuses.iter().filter(|status| **status == 401).count();
-    assert!((5..=6).contains(&guesses) && statuses.ends_with(&[429, 429]), "{statuses:?}");
+    assert_eq!(statuses, [401, 401, 401, 403, 403, 403, 403, 403]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_knows_the_password_and_guesses_codes_does_not_stop_the_owner_on_a_known_device() {
+    let mut world = World::new().await;
+    world.config.server.trusted_proxies = 1;
+    world.config.auth.throttle = Throttle::default();
+    let node = world.node().await;
+    let ann = Enrolled::new(&world, &node, "ann").await;
+    let post = async |path: &str, address: &str, body: Value| {
+        let request = node.http().post(node.url(path)).header("x-forwarded-for", address).json(&body);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let try_code = async |address: &str, device: &Value, code: String| {
+        let login = json!({ "email": ann.user.email, "password": PASSWORD, "deviceToken": device });
+        let token = post("/v1/auth/login", address, login).await.ok()["challengeToken"].clone();
+        let body = json!({ "challengeToken": token, "code": code, "deviceToken": device });
+        post("/v1/auth/login/verify-2fa", address, body).await
+    };
+    let device =
+        try_code("192.0.2.1", &json!(""), ann.authenticator.next_code(&world)).await.ok()["deviceToken"].clone();
+    let mut statuses = Vec::new();
+    for number in 0..12 {
+        let (address, code) = (format!("198.51.100.{number}"), ann.authenticator.ahead(&world, -300));
+        statuses.push(try_code(&address, &json!(""), code).await.status);
+    }
+    assert_eq!(statuses, [[401; 10].as_slice(), &[403; 2]].concat());
+    let code = ann.authenticator.next_code(&world);
+    try_code("192.0.2.1", &json!("made up"), code.clone()).await.refused(403, "ACCOUNT_LOCKED", 1006);
+    try_code("192.0.2.1", &device, code).await.ok();
+    for _ in 0..5 {
+        assert_eq!(try_code("192.0.2.1", &device, ann.authenticator.ahead(&world, -300)).await.status, 401);
+    }
+    let code = ann.authenticator.next_code(&world);
+    try_code("192.0.2.1", &device, code).await.refused(403, "ACCOUNT_LOCKED", 1006);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::hash;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
-use crate::schema::known_devices;
+use crate::schema::{accounts, known_devices};
 
 /// An account knows so many; beyond them the one that was seen longest ago is forgotten.
 const KNOWN: usize = 50;
@@ -23,6 +23,27 @@ pub struct KnownDevice {
 }
 
 impl KnownDevice {
+    /// Whether an account knows the device that has this token.
+    pub async fn is_known(conn: &mut Conn, account_id: Uuid, token: &str) -> Result<bool, Error> {
+        let known = diesel::dsl::exists(known_devices::table.find((account_id, hash(token))));
+        Ok(diesel::select(known).get_result(conn).await?)
+    }
+
+    /// The same of the account that has an e-mail address, if any. One query, so that it does not tell whether one has.
+    pub async fn is_known_to(conn: &mut Conn, email: &str, token: &str) -> Result<bool, Error> {
+        let of_account = known_devices::table
+            .inner_join(accounts::table)
+            .filter(accounts::email.eq(email))
+            .filter(known_devices::token_hash.eq(hash(token)));
+        Ok(diesel::select(diesel::dsl::exists(of_account)).get_result(conn).await?)
+    }
+
+    /// The hashes of the tokens of all devices that an account knows.
+    pub async fn hashes(conn: &mut Conn, account_id: Uuid) -> Result<Vec<Vec<u8>>, Error> {
+        let of_account = known_devices::table.filter(known_devices::account_id.eq(account_id));
+        Ok(of_account.select(known_devices::token_hash).load(conn).await?)
+    }
+
     /// Notes that a known device was seen; false when it is not known.
     pub async fn seen(conn: &mut Conn, account_id: Uuid, token: &str, now: DateTime<Utc>) -> Result<bool, Error> {
         let known = diesel::update(known_devices::table.find((account_id, hash(token))));
