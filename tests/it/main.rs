@@ -9,6 +9,7 @@ mod accounts;
 mod auth;
 mod command;
 mod contract;
+mod cookies;
 mod gate;
 mod harness;
 mod jobs;

@@ -3,9 +3,10 @@
 //! Promises: an access token is refused as soon as its session was revoked or its account's token version was raised,
 //! on every node; a refresh token works once, and so does a token of a mail; a login whose account has a second factor opens
 //! no session without it; nobody learns whether an e-mail address has an account by trying to log in or to reset its
-//! password, nor, where addresses have to be verified, by registering it.
+//! password, nor, where addresses have to be verified, by registering it; no page can act for a browser's user by their cookies
+//! alone.
 //!
-//! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
+//! Others may call: [`Sessions::authenticate`] and [`Sessions::authenticate_cookie`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
 //! (before what only the owner may do), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
@@ -14,6 +15,8 @@ mod administration;
 mod challenge;
 mod client;
 mod confirm;
+mod cookies;
+mod csrf;
 mod login;
 mod mails;
 mod model;
@@ -39,6 +42,7 @@ use crate::proto::rialto::policy::v1::Role;
 
 pub use administration::{StateChange, change_state};
 pub use confirm::Confirmation;
+pub use cookies::{ACCESS, Browser, CSRF_TOKEN, Manner, REFRESH};
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
