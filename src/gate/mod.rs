@@ -26,7 +26,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
-use crate::domains::auth::Sessions;
+use crate::domains::auth::{Browser, Sessions};
 use crate::domains::roles::Roles;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
@@ -222,19 +222,26 @@ impl Checks {
         if rule.access == Access::Public {
             return Ok(None);
         }
-        let refused = match bearer(&head.headers) {
-            Ok(token) => match self.sessions.authenticate(token).await {
-                Ok(mut caller) => {
-                    self.roles.equip(&mut caller).await?;
-                    return Ok(Some(caller));
-                }
-                Err(refused) => refused,
-            },
+        let refused = match self.authenticate(rule, head).await {
+            Ok(mut caller) => {
+                self.roles.equip(&mut caller).await?;
+                return Ok(Some(caller));
+            }
             Err(refused) => refused,
         };
         // Whoever tries out tokens is counted as what it is: an anonymous address.
         self.app.rates.check(Rate::Default, self.address(head)).await?;
         Err(refused)
+    }
+
+    /// The caller behind a bearer token or, where no `authorization` header decides, behind a browser's cookies.
+    async fn authenticate(&self, rule: &Rule, head: &Parts) -> Result<Caller, Error> {
+        if !head.headers.contains_key(header::AUTHORIZATION)
+            && let Some(browser) = Browser::of(&head.extensions).filter(|browser| browser.has_session())
+        {
+            return self.sessions.authenticate_cookie(&browser, rule.read_only).await;
+        }
+        self.sessions.authenticate(bearer(&head.headers)?).await
     }
 
     async fn count(&self, rule: &Rule, caller: Option<&Caller>, head: &Parts) -> Result<Allowance, Status> {

@@ -49,7 +49,7 @@ pub struct Server {
     /// Where clients connect: gRPC, gRPC-Web, REST and WebSockets on one port, HTTP/1.1 and HTTP/2 without TLS.
     pub listen: SocketAddr,
     /// Where people reach the product in their browsers, such as `https://app.example.com`: links in mails begin with it.
-    /// Empty takes `http://` and `listen`.
+    /// Empty takes `http://` and `listen`. Pages of its origin may call by cookie.
     pub public_url: String,
     /// Where `/metrics` is served for those who operate the server.
     pub ops_listen: Option<SocketAddr>,
@@ -61,7 +61,8 @@ pub struct Server {
     pub ipv6_prefix: u8,
     /// Whether reflection is served. `rialto dev` sets it.
     pub reflection: bool,
-    /// Origins that browsers may call from; `*` for any (no cookies are involved).
+    /// Origins of pages that may call: `https://app.example.com`. `*` is for any, but without cookies: only pages of origins
+    /// that are named, and of the server's own, may send those.
     pub cors_origins: Vec<String>,
     /// The largest message, either way, decompressed, in bytes.
     pub max_message_bytes: usize,

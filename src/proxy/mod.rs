@@ -174,7 +174,7 @@ fn http(config: &Config, gateway: Gateway<Upstreams>, upstreams: Upstreams, page
     let grpc = Answering::new(survive(errors.clone(), grpc));
     let rest = Answering::new(ways::compress(survive(errors, Rest { pages, gateway: gateway.clone() })));
     let exposed = config.gateway.response_headers.iter().map(|name| header_name("gateway.response_headers", name));
-    let cors = ways::cors(&config.server.cors_origins, exposed.collect::<Result<Vec<_>, _>>()?)?;
+    let cors = ways::cors(&config.server.cors_origins, false, exposed.collect::<Result<Vec<_>, _>>()?)?;
     Ok(Http::new(grpc, grpc_web, rest, cors, &gateway))
 }
 

@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Layer, Service, ServiceExt};
 
+use super::browser::{Origins, with_cookies};
 use super::dev_mail;
 use super::docs;
 use super::flood::{self, FloodGuard, Flooded};
@@ -40,10 +41,13 @@ pub fn http(app: &App, gate: Gate<Routes>, keys: &Arc<Keys>, health: Health) -> 
     let protect = Protect { guard, errors: gateway.errors().clone() };
     let keeps_mail = app.mail.inbox().is_some();
     let rest = Rest { pages: pages(app, keys, health)?, keeps_mail, gateway: gateway.clone() };
-    let rest = ways::compress(protect.clone().around(rest)).map_response(with_security_headers);
+    let origins = Origins::new(&app.config.server)?;
+    let rest = protect.clone().around(with_cookies(rest, origins.clone()));
+    let rest = ways::compress(rest).map_response(with_security_headers);
     let (limit, patience) = (app.config.server.max_message_bytes, app.config.server.request_timeout());
-    let grpc_web = protect.clone().around(ways::grpc_web(gate.clone(), limit, patience));
-    let cors = ways::cors(&app.config.server.cors_origins, EXPOSED)?;
+    let grpc_web = with_cookies(ways::grpc_web(gate.clone(), limit, patience), origins);
+    let grpc_web = protect.clone().around(grpc_web);
+    let cors = ways::cors(&app.config.server.cors_origins, true, EXPOSED)?;
     let grpc = Answering::new(protect.clone().around(gate));
     let http = Http::new(grpc, Answering::new(grpc_web), Answering::new(rest), cors, &gateway);
     Ok(http.before_preflights(|preflights| Answering::new(protect.around(preflights))))

@@ -252,7 +252,7 @@ mod tests {
     async fn an_upgraded_connection_keeps_its_place_and_is_waited_for() {
         let echo = Answering::new(service_fn(echo));
         let gateway = rialto_gateway::Gateway::builder(&[]).build(()).unwrap();
-        let http = Http::new(echo.clone(), echo.clone(), echo, cors(&[], []).unwrap(), &gateway);
+        let http = Http::new(echo.clone(), echo.clone(), echo, cors(&[], false, []).unwrap(), &gateway);
         let metrics = Arc::new(Metrics::default());
         let edge = Edge::new(http, Arc::clone(&metrics), 0).unwrap();
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();

@@ -1,5 +1,6 @@
 //! The way in: what listens, the order of the layers, and how it all stops.
 
+mod browser;
 mod dev_mail;
 mod dispatch;
 mod docs;

@@ -9,6 +9,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use rialto_gateway::openapi::{self, Info};
 use serde_json::{Map, Value, json};
 
+use crate::domains::auth::{ACCESS, CSRF_TOKEN, REFRESH};
 use crate::kernel::error::{Reason, ReasonInfo};
 use crate::kernel::policy::{self, Access, PERMISSIONS, Rule};
 use crate::kernel::rates::Rate;
@@ -18,7 +19,8 @@ const ABOUT: &str =
     "REST over the same port as gRPC and gRPC-Web. Every path below `/v1` is also there below `/api/v1` \
     and `/api`, for older clients.
 
-Send the access token of a login as `Authorization: Bearer …`. Requests are strict: an unknown field is an error. \
+Send the access token of a login as `Authorization: Bearer …`, or log in with `cookie: true` in a browser: then the \
+    tokens are in cookies, and calls that change something carry the CSRF token as `x-csrf-token`. Requests are strict: an unknown field is an error. \
     JSON is ProtoJSON: 64-bit integers are strings in responses. `x-request-timeout` (seconds) bounds a call. \
     Streams are server-sent events; [/asyncapi.json](/asyncapi.json) describes them as AsyncAPI.
 
@@ -53,11 +55,13 @@ pub fn async_document() -> anyhow::Result<Value> {
     let mut document = openapi::async_document(&pool, &info, |method, operation| {
         let Some(rule) = rule_of(method) else { return };
         if rule.access != Access::Public {
-            operation["security"] = json!([{ "$ref": "#/components/securitySchemes/bearer" }]);
+            let schemes =
+                ["bearer", "cookie"].map(|name| json!({ "$ref": format!("#/components/securitySchemes/{name}") }));
+            operation["security"] = json!(schemes);
         }
         add_names(rule, operation);
     });
-    document["components"]["securitySchemes"] = security_schemes();
+    document["components"]["securitySchemes"] = async_security_schemes();
     Ok(document)
 }
 
@@ -73,10 +77,47 @@ fn info() -> Info {
 }
 
 fn security_schemes() -> Value {
-    json!({ "bearer": {
-        "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-        "description": "The `accessToken` of a login (`POST /v1/auth/login`).",
-    } })
+    json!({
+        "bearer": {
+            "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "description": "The `accessToken` of a login (`POST /v1/auth/login`).",
+        },
+        "cookie": {
+            "type": "apiKey", "in": "cookie", "name": ACCESS,
+            "description": "The cookie of a login with `cookie: true`, of pages of the server's own origin and of those \
+                that `server.cors_origins` names. An `authorization` header goes before it.",
+        },
+        "refreshCookie": {
+            "type": "apiKey", "in": "cookie", "name": REFRESH,
+            "description": "The cookie that the same login sets for Refresh.",
+        },
+        "csrfToken": {
+            "type": "apiKey", "in": "header", "name": CSRF_TOKEN.as_str(),
+            "description": "The `csrfToken` of a login or of `GET /v1/auth/csrf`.",
+        },
+    })
+}
+
+/// By which credentials a method can be called: any one of these. What a cookie lets in changes something only with the CSRF
+/// token.
+fn security(rule: &Rule) -> Value {
+    match rule.path {
+        "/rialto.auth.v1.AuthService/Refresh" => json!([{}, { "refreshCookie": [], "csrfToken": [] }]),
+        "/rialto.auth.v1.AuthService/GetCsrfToken" => json!([{ "cookie": [] }, { "refreshCookie": [] }]),
+        _ if rule.access == Access::Public => json!([]),
+        _ if rule.read_only => json!([{ "bearer": [] }, { "cookie": [] }]),
+        _ => json!([{ "bearer": [] }, { "cookie": [], "csrfToken": [] }]),
+    }
+}
+
+/// The same as AsyncAPI calls them. A WebSocket takes the CSRF token as a subprotocol.
+fn async_security_schemes() -> Value {
+    let mut schemes = security_schemes();
+    schemes["cookie"]["type"] = "httpApiKey".into();
+    let description = "The cookie of a login with `cookie: true`. A WebSocket that is not for reading alone offers the \
+        subprotocol `csrf.<csrfToken>` besides.";
+    schemes["cookie"]["description"] = description.into();
+    json!({ "bearer": schemes["bearer"], "cookie": schemes["cookie"] })
 }
 
 fn rule_of(method: &MethodDescriptor) -> Option<&'static Rule> {
@@ -92,7 +133,7 @@ fn add_names(rule: &Rule, operation: &mut Value) {
 
 fn add_policy(method: &MethodDescriptor, operation: &mut Value) {
     let Some(rule) = rule_of(method) else { return };
-    operation["security"] = if rule.access == Access::Public { json!([]) } else { json!([{ "bearer": [] }]) };
+    operation["security"] = security(rule);
     add_names(rule, operation);
     if let Access::Permission(name) = rule.access
         && let Some(permission) = PERMISSIONS.iter().find(|permission| permission.name == name)
@@ -160,15 +201,29 @@ fn add_errors(rule: &Rule, operation: &mut Value) {
     }
     match rule.access {
         Access::Public if rule.rate == Rate::Authentication => {
-            reasons.extend([Reason::InvalidCredentials, Reason::AccountNotActive, Reason::AccountLocked]);
+            reasons.extend([
+                Reason::InvalidCredentials,
+                Reason::AccountNotActive,
+                Reason::AccountLocked,
+                Reason::OriginNotAllowed,
+            ]);
         }
-        Access::Public => reasons.extend([Reason::TokenInvalid, Reason::SessionRevoked, Reason::AccountNotActive]),
+        Access::Public => reasons.extend([
+            Reason::Unauthorized,
+            Reason::TokenInvalid,
+            Reason::SessionRevoked,
+            Reason::AccountNotActive,
+            Reason::OriginNotAllowed,
+            Reason::CsrfTokenInvalid,
+        ]),
         _ => reasons.extend([
             Reason::Unauthorized,
             Reason::TokenExpired,
             Reason::TokenInvalid,
             Reason::SessionRevoked,
             Reason::AccountNotActive,
+            Reason::OriginNotAllowed,
+            Reason::CsrfTokenInvalid,
         ]),
     }
     if let Access::Permission(_) = rule.access {
@@ -257,7 +312,18 @@ mod tests {
         let document = document()?;
         let create = &document["paths"]["/v1/conversations"]["post"];
         assert_eq!(create["x-permission"], "conversations:create");
-        assert_eq!(create["security"], json!([{ "bearer": [] }]));
+        assert_eq!(create["security"], json!([{ "bearer": [] }, { "cookie": [], "csrfToken": [] }]));
+        let me = &document["paths"]["/v1/auth/me"]["get"];
+        assert_eq!(me["security"], json!([{ "bearer": [] }, { "cookie": [] }]));
+        let schemes = &document["components"]["securitySchemes"];
+        assert_eq!(
+            (&schemes["cookie"]["in"], &schemes["cookie"]["name"]),
+            (&json!("cookie"), &json!("__Host-rialto-access"))
+        );
+        assert_eq!(
+            (&schemes["csrfToken"]["in"], &schemes["csrfToken"]["name"]),
+            (&json!("header"), &json!("x-csrf-token"))
+        );
         assert!(create["parameters"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == "Idempotency-Key")));
         let conflict = create["responses"]["409"]["description"].as_str().unwrap_or_default();
         assert!(conflict.contains("`IDEMPOTENCY_KEY_REUSED` (3003)"), "{conflict}");

@@ -20,7 +20,7 @@ use tonic_web::GrpcWebLayer;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowCredentials, AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tracing::Instrument;
 
 use crate::kernel::caller::{RequestRecord, Transport};
@@ -287,19 +287,27 @@ pub fn run_socket(socket: Socket) {
     drop(tokio::spawn(socket.in_current_span()));
 }
 
-/// CORS for pages of these origins (`*`: of any), which may read `exposed` headers besides the usual ones.
-pub fn cors(origins: &[String], exposed: impl IntoIterator<Item = HeaderName>) -> anyhow::Result<CorsLayer> {
-    let origins = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        let parse = |origin: &String| origin.parse().with_context(|| format!("server.cors_origins: {origin:?}"));
-        AllowOrigin::list(origins.iter().map(parse).collect::<anyhow::Result<Vec<HeaderValue>>>()?)
+/// CORS for pages of these origins (`*`: of any), which may read `exposed` headers besides the usual ones. Pages of origins
+/// that are named may send `cookies`, if the server takes any; those that only `*` lets in never may.
+pub fn cors(
+    origins: &[String],
+    cookies: bool,
+    exposed: impl IntoIterator<Item = HeaderName>,
+) -> anyhow::Result<CorsLayer> {
+    let parse = |origin: &String| origin.parse().with_context(|| format!("server.cors_origins: {origin:?}"));
+    let named = origins.iter().filter(|origin| *origin != "*");
+    let named = named.map(parse).collect::<anyhow::Result<Vec<HeaderValue>>>()?;
+    let allowed = match origins.iter().any(|origin| origin == "*") {
+        // A browser takes no `*` for an answer to credentials.
+        true if cookies && !named.is_empty() => AllowOrigin::mirror_request(),
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(named.clone()),
     };
     let hour = Duration::from_secs(3600);
-    // Bearer tokens are sent by the page itself, so no credentials mode is needed, and none is allowed. Headers are
-    // mirrored because `*` does not cover `authorization` (Fetch standard, CORS-preflight fetch).
+    // Headers are mirrored because `*` does not cover `authorization` (Fetch standard, CORS-preflight fetch).
     Ok(CorsLayer::new()
-        .allow_origin(origins)
+        .allow_origin(allowed)
+        .allow_credentials(AllowCredentials::predicate(move |origin, _| cookies && named.contains(origin)))
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(EXPOSED.into_iter().chain(exposed).collect::<Vec<_>>())

@@ -9,6 +9,7 @@ mod accounts;
 mod auth;
 mod command;
 mod contract;
+mod cookies;
 mod enumeration;
 mod gate;
 mod harness;

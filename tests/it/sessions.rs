@@ -111,8 +111,12 @@ async fn a_login_from_a_device_that_the_account_does_not_know_is_told_by_mail() 
     let register = json!({ "email": email, "password": PASSWORD, "display_name": "Ann" });
     node.rest(Method::POST, "/v1/auth/register", None, Some(register)).await.ok();
     let mut login = async |device_token: &str| {
-        let request =
-            LoginRequest { email: email.clone(), password: PASSWORD.into(), device_token: device_token.into() };
+        let request = LoginRequest {
+            email: email.clone(),
+            password: PASSWORD.into(),
+            device_token: device_token.into(),
+            ..Default::default()
+        };
         auth.login(request).await.unwrap().into_inner().device_token
     };
     // The first device is no news.

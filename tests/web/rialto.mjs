@@ -10,13 +10,15 @@ const START = 90_000;
 const STOP = 30_000;
 
 export class Rialto {
-  /** Starts it on a free port of the loopback interface, with its data below this folder, and waits until it is ready. */
-  static async start(folder) {
+  /** Starts it on a free port of the loopback interface, with its data below this folder and these settings, and waits until
+   * it is ready. */
+  static async start(folder, settings = {}) {
     const rialto = new Rialto();
     rialto.logPath = `${folder}/rialto.log`;
     const log = openSync(rialto.logPath, "a");
     // Not the settings of whoever runs the tests.
-    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("RIALTO_")));
+    const ours = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("RIALTO_")));
+    const env = { ...ours, ...settings };
     const args = ["dev", "--json", "--listen", "127.0.0.1:0", "--data-dir", `${folder}/data`];
     rialto.process = spawn(process.env.RIALTO_BIN, args, { cwd: folder, env, stdio: ["ignore", "pipe", log] });
     closeSync(log);

@@ -24,8 +24,10 @@ class World {
   failed = 0;
   #started = [];
 
-  constructor(rialto, descriptors) {
+  constructor(rialto, descriptors, temporary) {
     this.rialto = rialto;
+    // A folder that is deleted at the end.
+    this.temporary = temporary;
     this.url = rialto.banner.rest;
     this.descriptors = descriptors;
   }
@@ -48,9 +50,15 @@ class World {
     }
   }
 
-  /** A page of another origin than the server's, with `NAME.page.mjs` in it. */
-  async page(name) {
+  /** A browser profile of its own: its pages share their cookies. */
+  async profile() {
     this.browser ??= await this.#launch();
+    return this.browser.newContext();
+  }
+
+  /** A page of another origin than the server's, with `NAME.page.mjs` in it. Without a profile it has one of its own. */
+  async page(name, { profile, host = "127.0.0.1" } = {}) {
+    profile ??= await this.profile();
     const options = { entryPoints: [`${HERE}/${name}.page.mjs`], bundle: true, format: "esm", write: false, target: "es2022" };
     const code = (await build({ ...options, logLevel: "error" })).outputFiles[0].contents;
     const files = { "/": ["text/html", `<!doctype html><title>${name}</title><script type="module" src="/page.js"></script>`],
@@ -61,9 +69,9 @@ class World {
     });
     await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
     this.#started.push(() => server.close());
-    const page = await this.browser.newPage();
+    const page = await profile.newPage();
     page.on("pageerror", (error) => console.log(`the page of ${name}: ${error}`));
-    await page.goto(`http://127.0.0.1:${server.address().port}/`);
+    await page.goto(`http://${host}:${server.address().port}/`);
     return page;
   }
 
@@ -86,7 +94,7 @@ class World {
 const [temporary, ...chosen] = process.argv.slice(2);
 const names = readdirSync(HERE).filter((file) => file.endsWith(".suite.mjs")).map((file) => file.replace(".suite.mjs", ""));
 const rialto = await Rialto.start(temporary);
-const world = new World(rialto, readFileSync(`${temporary}/descriptors.bin`));
+const world = new World(rialto, readFileSync(`${temporary}/descriptors.bin`), temporary);
 // What nobody caught is a failure like others.
 process.on("uncaughtException", (error) => {
   world.failed += 1;

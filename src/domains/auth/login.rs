@@ -32,7 +32,12 @@ const CHALLENGE_LIFETIME: Duration = Duration::minutes(5);
 pub struct Tokens {
     pub access: String,
     pub refresh: String,
+    /// Seconds until the access token expires.
     pub expires_in: i32,
+    /// The session that both are of.
+    pub session_id: Uuid,
+    /// Seconds until the session ends unless it is renewed.
+    pub refresh_expires_in: i64,
 }
 
 /// A session that was just opened.
@@ -205,7 +210,7 @@ impl AuthService {
         session.insert(conn).await?;
         RefreshToken::insert(conn, &refresh, session.id, now, session.expires_at).await?;
         let (device_token, notified) = self.note_device(conn, &session, device_token).await?;
-        let tokens = self.tokens(account, session.id, refresh, now)?;
+        let tokens = self.tokens(account, session.id, refresh, now, session.expires_at)?;
         Ok(Opened { account_id: account.id, tokens, device_token, ended_others, notified })
     }
 
@@ -253,9 +258,11 @@ impl AuthService {
         session: Uuid,
         refresh: String,
         now: DateTime<Utc>,
+        ends: DateTime<Utc>,
     ) -> Result<Tokens, Error> {
         let (access, expires_in) = self.keys.issue(account.id, session, account.token_version, now)?;
-        Ok(Tokens { access, refresh, expires_in: i32::try_from(expires_in).unwrap_or(i32::MAX) })
+        let expires_in = i32::try_from(expires_in).unwrap_or(i32::MAX);
+        Ok(Tokens { access, refresh, expires_in, session_id: session, refresh_expires_in: (ends - now).num_seconds() })
     }
 
     /// 32 random bytes in base64url.

@@ -4,11 +4,12 @@
 //! on every node; a refresh token works once, and so does a token of a mail; a login whose account has a second factor opens
 //! no session without it; nobody learns whether an e-mail address has an account by trying to log in or to reset its
 //! password, nor, where addresses have to be verified, by registering it; nobody guesses a password or a code, and a stranger
-//! who tries does not lock the owner out of a known device (`docs/throttling.md`).
+//! who tries does not lock the owner out of a known device (`docs/throttling.md`); no page can act for a browser's user by
+//! their cookies alone (`docs/browsers.md`).
 //!
-//! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
-//! (before what only the owner may do), [`may_act_on`] (before what is done to somebody else's account), [`rename`] and
-//! [`change_state`] (`users`), [`role_of`], [`set_role`] and
+//! Others may call: [`Sessions::authenticate`] and [`Sessions::authenticate_cookie`] (the gate),
+//! [`Sessions::require_recent_authentication`] and [`Confirmation`] (before what only the owner may do), [`may_act_on`] (before
+//! what is done to somebody else's account), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
 
@@ -16,6 +17,8 @@ mod administration;
 mod challenge;
 mod client;
 mod confirm;
+mod cookies;
+mod csrf;
 mod login;
 mod mails;
 mod model;
@@ -42,6 +45,7 @@ use crate::proto::rialto::policy::v1::Role;
 
 pub use administration::{StateChange, change_state, may_act_on};
 pub use confirm::Confirmation;
+pub use cookies::{ACCESS, Browser, CSRF_TOKEN, Manner, REFRESH};
 pub use model::states::state_by_name;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};

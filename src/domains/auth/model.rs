@@ -319,6 +319,8 @@ pub enum Exchange {
     Ended,
     /// It had been used before; the session is revoked now.
     Reused(Session),
+    /// It had been used so shortly before that it may be the same client, twice at once. Nothing has changed.
+    Superseded,
 }
 
 impl RefreshToken {
@@ -344,13 +346,26 @@ impl RefreshToken {
         Ok(())
     }
 
-    /// Exchanges `old` for `new`. To be called in a transaction, and committed whatever comes of it.
+    /// The session of a token, whether that is used or not.
+    pub async fn session(conn: &mut Conn, token: &str) -> Result<Option<Session>, Error> {
+        let session = refresh_tokens::table
+            .inner_join(sessions::table)
+            .filter(refresh_tokens::hash.eq(hash(token)))
+            .select(Session::as_select())
+            .first(conn)
+            .await;
+        Ok(session.optional()?)
+    }
+
+    /// Exchanges `old` for `new`. Used again within `tolerance`, it is refused without ending the session. To be called in a
+    /// transaction, and committed whatever comes of it.
     pub async fn exchange(
         conn: &mut Conn,
         old: &str,
         new: &str,
         now: DateTime<Utc>,
         lifetimes: Lifetimes,
+        tolerance: Option<Duration>,
     ) -> Result<Exchange, Error> {
         // The row lock makes two clients with the same token come one after the other: the second finds it used.
         let found = refresh_tokens::table
@@ -364,7 +379,10 @@ impl RefreshToken {
         let Some((session, account)) = Session::with_account(conn, token.session_id).await? else {
             return Ok(Exchange::Unknown);
         };
-        if token.used_at.is_some() {
+        if let Some(used_at) = token.used_at {
+            if tolerance.is_some_and(|tolerance| session.is_live(now) && used_at + tolerance > now) {
+                return Ok(Exchange::Superseded);
+            }
             Session::revoke(conn, session.id, now).await?;
             return Ok(Exchange::Reused(session));
         }
@@ -381,7 +399,7 @@ impl RefreshToken {
         let expires_at = lifetimes.end(session.created_at, now);
         Self::insert(conn, new, session.id, now, expires_at).await?;
         Session::extend(conn, session.id, now, expires_at).await?;
-        Ok(Exchange::Renewed(Box::new(account), session))
+        Ok(Exchange::Renewed(Box::new(account), Session { expires_at, ..session }))
     }
 }
 

@@ -78,7 +78,7 @@ impl AuthService {
         let hash = self.passwords.hash_new("new_password", new_password, known).await?;
         let (now, refresh) = (self.app.clock.now(), self.random_token()?);
         let mut conn = self.app.db.get().await?;
-        let changed = conn
+        let (changed, ends) = conn
             .transaction(async |conn| {
                 let changed = Account::set_password(conn, account.id, Some(&old), &hash, now).await?;
                 let overtaken = || Error::new(Reason::ResourceConflict, "the password was changed at the same time");
@@ -96,12 +96,12 @@ impl AuthService {
                 RefreshToken::insert(conn, &refresh, own.id, now, expires_at).await?;
                 Session::extend(conn, own.id, now, expires_at).await?;
                 jobs::notice(&self.app, account.id, Notice::PasswordChanged)?.enqueue(conn).await?;
-                Ok(changed)
+                Ok((changed, expires_at))
             })
             .await?;
         drop(conn);
         self.sessions.changed(account.id).await;
         crate::kernel::jobs::wake(&self.app).await;
-        self.tokens(&changed, caller.session_id, refresh, now)
+        self.tokens(&changed, caller.session_id, refresh, now, ends)
     }
 }

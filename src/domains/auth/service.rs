@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::Duration;
 use diesel_async::AsyncConnection;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::administration::{self, StateChange};
 use super::client::Client;
+use super::cookies::{Browser, device_token};
 use super::login::{Begun, Tokens};
 use super::model::{Account, Exchange, RefreshToken, Session, fold_email};
 use super::passwords::Passwords;
@@ -24,18 +26,19 @@ use crate::kernel::wire;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
 use crate::proto::rialto::auth::v1::{
     ApproveAccountRequest, ApproveAccountResponse, ChangePasswordRequest, ChangePasswordResponse,
-    ForgotPasswordRequest, ForgotPasswordResponse, GetMeRequest, GetMeResponse, ListPendingAccountsRequest,
-    ListPendingAccountsResponse, ListSessionsRequest, ListSessionsResponse, LoginRequest, LoginResponse, LogoutRequest,
-    LogoutResponse, ReauthenticateRequest, ReauthenticateResponse, RefreshRequest, RefreshResponse, RegisterRequest,
-    RegisterResponse, ReinstateAccountRequest, ReinstateAccountResponse, RejectAccountRequest, RejectAccountResponse,
-    ResendVerificationRequest, ResendVerificationResponse, ResetPasswordRequest, ResetPasswordResponse,
-    RevokeSessionRequest, RevokeSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse, SuspendAccountRequest,
+    ForgotPasswordRequest, ForgotPasswordResponse, GetCsrfTokenRequest, GetCsrfTokenResponse, GetMeRequest,
+    GetMeResponse, ListPendingAccountsRequest, ListPendingAccountsResponse, ListSessionsRequest, ListSessionsResponse,
+    LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, ReauthenticateRequest, ReauthenticateResponse,
+    RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, ReinstateAccountRequest,
+    ReinstateAccountResponse, RejectAccountRequest, RejectAccountResponse, ResendVerificationRequest,
+    ResendVerificationResponse, ResetPasswordRequest, ResetPasswordResponse, RevokeSessionRequest,
+    RevokeSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse, SuspendAccountRequest,
     SuspendAccountResponse, UnlockAccountRequest, UnlockAccountResponse, VerifyEmailRequest, VerifyEmailResponse,
     VerifyTwoFactorRequest, VerifyTwoFactorResponse,
 };
 
 /// `token_type` of every answer with tokens (RFC 6750).
-const BEARER: &str = "Bearer";
+pub(super) const BEARER: &str = "Bearer";
 
 /// The service.
 pub struct AuthService {
@@ -84,16 +87,24 @@ impl AuthService {
         administration::change_state(&self.app, &self.sessions, by, wire::id("account_id", id)?, change).await
     }
 
-    /// The tokens that a refresh token is exchanged for, and whose they are.
-    async fn renew(&self, old: &str) -> Result<(Uuid, Tokens), Error> {
+    /// The tokens that a refresh token is exchanged for, and whose they are. Used again within `tolerance`, the token is
+    /// refused, and the session goes on.
+    pub(super) async fn renew(&self, old: &str, tolerance: Option<Duration>) -> Result<(Uuid, Tokens), Error> {
         let new = self.random_token()?;
         let (now, lifetimes) = (self.app.clock.now(), self.lifetimes());
         let mut conn = self.app.db.get().await?;
-        let exchange =
-            conn.transaction(async |conn| RefreshToken::exchange(conn, old, &new, now, lifetimes).await).await?;
+        let exchange = conn
+            .transaction(async |conn| RefreshToken::exchange(conn, old, &new, now, lifetimes, tolerance).await)
+            .await?;
         drop(conn);
         match exchange {
-            Exchange::Renewed(account, session) => Ok((account.id, self.tokens(&account, session.id, new, now)?)),
+            Exchange::Renewed(account, session) => {
+                Ok((account.id, self.tokens(&account, session.id, new, now, session.expires_at)?))
+            }
+            Exchange::Superseded => {
+                let message = "the refresh cookie was exchanged a moment ago; the browser has new ones";
+                Err(Error::new(Reason::RefreshSuperseded, message))
+            }
             Exchange::Unknown => Err(Error::new(Reason::TokenInvalid, "the refresh token is not valid")),
             Exchange::Expired => Err(Error::new(Reason::TokenExpired, "the refresh token has expired")),
             Exchange::Ended => Err(Error::new(Reason::SessionRevoked, "the session has ended")),
@@ -139,14 +150,20 @@ impl Contract for AuthService {
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         let client = Client::of(&request);
-        let (account_id, response) = match self.log_in(request.into_inner(), client).await? {
+        let browser = Browser::wanted(request.extensions(), request.get_ref().cookie)?;
+        let browser = browser.as_deref();
+        let mut request = request.into_inner();
+        request.device_token = device_token(request.device_token, browser);
+        let (account_id, response) = match self.log_in(request, client).await? {
             Begun::Session(opened) => {
+                let (handed, device_token) = self.hand_out_login(opened.tokens, opened.device_token, browser).await?;
                 let response = LoginResponse {
-                    access_token: opened.tokens.access,
-                    refresh_token: opened.tokens.refresh,
-                    expires_in: opened.tokens.expires_in,
-                    token_type: BEARER.into(),
-                    device_token: opened.device_token,
+                    access_token: handed.access_token,
+                    refresh_token: handed.refresh_token,
+                    expires_in: handed.expires_in,
+                    token_type: handed.token_type,
+                    device_token,
+                    csrf_token: handed.csrf_token,
                     ..Default::default()
                 };
                 (opened.account_id, response)
@@ -165,15 +182,20 @@ impl Contract for AuthService {
         request: Request<VerifyTwoFactorRequest>,
     ) -> Result<Response<VerifyTwoFactorResponse>, Status> {
         let client = Client::of(&request);
+        let browser = Browser::wanted(request.extensions(), request.get_ref().cookie)?;
+        let browser = browser.as_deref();
         let request = request.into_inner();
         let proof = Proof::required(&request.code, &request.backup_code)?;
-        let opened = self.finish_login(&request.challenge_token, proof, &request.device_token, client).await?;
+        let device_token = device_token(request.device_token, browser);
+        let opened = self.finish_login(&request.challenge_token, proof, &device_token, client).await?;
+        let (handed, device_token) = self.hand_out_login(opened.tokens, opened.device_token, browser).await?;
         Ok(ActingAccount(opened.account_id).on(VerifyTwoFactorResponse {
-            access_token: opened.tokens.access,
-            refresh_token: opened.tokens.refresh,
-            expires_in: opened.tokens.expires_in,
-            token_type: BEARER.into(),
-            device_token: opened.device_token,
+            access_token: handed.access_token,
+            refresh_token: handed.refresh_token,
+            expires_in: handed.expires_in,
+            token_type: handed.token_type,
+            device_token,
+            csrf_token: handed.csrf_token,
         }))
     }
 
@@ -193,13 +215,29 @@ impl Contract for AuthService {
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
-        let (account_id, tokens) = self.renew(&request.into_inner().refresh_token).await?;
+        let token = &request.get_ref().refresh_token;
+        let browser = Browser::of(request.extensions()).filter(|browser| token.is_empty() && browser.has_session());
+        let (account_id, tokens) = match browser.as_deref() {
+            Some(browser) => self.renew_cookie(browser).await?,
+            None if token.is_empty() => return Err(Error::invalid_field("refresh_token", "is missing").into()),
+            None => self.renew(token, None).await?,
+        };
+        let handed = self.hand_out(tokens, browser.as_deref())?;
         Ok(ActingAccount(account_id).on(RefreshResponse {
-            access_token: tokens.access,
-            refresh_token: tokens.refresh,
-            expires_in: tokens.expires_in,
-            token_type: BEARER.into(),
+            access_token: handed.access_token,
+            refresh_token: handed.refresh_token,
+            expires_in: handed.expires_in,
+            token_type: handed.token_type,
+            csrf_token: handed.csrf_token,
         }))
+    }
+
+    async fn get_csrf_token(
+        &self,
+        request: Request<GetCsrfTokenRequest>,
+    ) -> Result<Response<GetCsrfTokenResponse>, Status> {
+        let csrf_token = self.csrf_token(Browser::of(request.extensions()).as_deref()).await?;
+        Ok(Response::new(GetCsrfTokenResponse { csrf_token }))
     }
 
     async fn forgot_password(
@@ -224,17 +262,21 @@ impl Contract for AuthService {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
+        let browser = Browser::let_in(request.extensions());
         let tokens = self.change(&caller, request.into_inner()).await?;
+        let handed = self.hand_out(tokens, browser.as_deref())?;
         Ok(Response::new(ChangePasswordResponse {
-            access_token: tokens.access,
-            refresh_token: tokens.refresh,
-            expires_in: tokens.expires_in,
-            token_type: BEARER.into(),
+            access_token: handed.access_token,
+            refresh_token: handed.refresh_token,
+            expires_in: handed.expires_in,
+            token_type: handed.token_type,
+            csrf_token: handed.csrf_token,
         }))
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
+        let browser = Browser::let_in(request.extensions());
         if request.into_inner().everywhere {
             self.revoke_all(&caller, caller.account_id).await?;
         } else {
@@ -242,6 +284,9 @@ impl Contract for AuthService {
             Session::revoke(&mut conn, caller.session_id, self.app.clock.now()).await?;
             drop(conn);
             self.sessions.changed(caller.account_id).await;
+        }
+        if let Some(browser) = browser {
+            browser.clear();
         }
         Ok(Response::new(LogoutResponse {}))
     }
@@ -278,12 +323,16 @@ impl Contract for AuthService {
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
+        let browser = Browser::let_in(request.extensions());
         let id = wire::id("session_id", &request.into_inner().session_id)?;
         let mut conn = self.app.db.get().await?;
         let revoked = Session::revoke_own(&mut conn, caller.account_id, id, self.app.clock.now()).await?;
         drop(conn);
         if !revoked {
             return Err(Error::not_found("session").into());
+        }
+        if let Some(browser) = browser.filter(|_| id == caller.session_id) {
+            browser.clear();
         }
         self.sessions.changed(caller.account_id).await;
         Ok(Response::new(RevokeSessionResponse {}))

@@ -33,7 +33,7 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// The sessions that this node knows.
 pub struct Sessions {
     app: App,
-    keys: Arc<Keys>,
+    pub(super) keys: Arc<Keys>,
     /// Tokens whose signature was verified: an Ed25519 verification costs as much as a whole call otherwise.
     verified: Cache<Box<str>, AccessToken>,
     accounts: Cache<Uuid, Arc<Known>>,

@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::csrf::CsrfKeys;
 use crate::kernel::config;
 use crate::kernel::error::{Error, Reason};
 
@@ -23,6 +24,8 @@ pub struct Keys {
     verifying: HashMap<String, DecodingKey>,
     /// The public halves as a JSON Web Key Set (RFC 7517), for others to verify our tokens.
     pub jwks: serde_json::Value,
+    /// What CSRF tokens are made with.
+    pub(super) csrf: CsrfKeys,
     validation: Validation,
     issuer: String,
     audience: String,
@@ -61,9 +64,11 @@ impl Keys {
         let first = config.signing_keys.first().ok_or_else(|| bad("auth.signing_keys is empty".into()))?;
         let mut verifying = HashMap::new();
         let mut jwks = Vec::new();
+        let mut seeds = Vec::new();
         for key in &config.signing_keys {
             let seed = key.seed_bytes().map_err(|problem| bad(format!("auth.signing_keys {:?}: {problem}", key.id)))?;
             let public = public_key(&seed)?;
+            seeds.push(seed);
             let x = URL_SAFE_NO_PAD.encode(&public);
             jwks.push(serde_json::json!({
                 "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.id, "x": x,
@@ -87,6 +92,7 @@ impl Keys {
             header,
             verifying,
             jwks: serde_json::json!({ "keys": jwks }),
+            csrf: CsrfKeys::derive(&seeds)?,
             validation,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
