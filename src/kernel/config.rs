@@ -1,6 +1,7 @@
 //! Configuration. A value comes from a flag, else from the environment (`RIALTO_SECTION__KEY`), else from the file
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
+mod passkeys;
 mod production;
 
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::secret::Secret;
+
+pub use passkeys::RelyingParty;
 
 /// All of it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -194,6 +197,8 @@ pub struct Auth {
     pub peppers: Vec<Pepper>,
     /// How many passwords are hashed at the same time; 0 for one a core. Each takes 19 MiB.
     pub password_hash_permits: usize,
+    /// Passkeys.
+    pub passkeys: Passkeys,
 }
 
 impl Default for Auth {
@@ -213,8 +218,21 @@ impl Default for Auth {
             password_min_chars: 8,
             peppers: Vec::new(),
             password_hash_permits: 0,
+            passkeys: Passkeys::default(),
         }
     }
+}
+
+/// Passkeys.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Passkeys {
+    /// The domain that passkeys belong to (WebAuthn's RP ID), such as `example.com`. When it changes, all passkeys are lost.
+    /// Empty takes the host of the first of `origins`.
+    pub rp_id: String,
+    /// Whose pages may ask for passkeys: `https://` and the domain or a subdomain of it, `http://localhost` (with any port),
+    /// or an Android app (`android:apk-key-hash:…`). Empty takes `server.public_url`.
+    pub origins: Vec<String>,
 }
 
 /// A key that passwords are mixed with.

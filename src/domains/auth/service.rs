@@ -33,7 +33,7 @@ use crate::proto::rialto::auth::v1::{
 };
 
 /// `token_type` of every answer with tokens (RFC 6750).
-const BEARER: &str = "Bearer";
+pub const BEARER: &str = "Bearer";
 
 /// The service.
 pub struct AuthService {
@@ -143,9 +143,13 @@ impl Contract for AuthService {
                 };
                 (opened.account_id, response)
             }
-            Begun::Challenge { account_id, token } => {
-                let response =
-                    LoginResponse { two_factor_required: true, challenge_token: token, ..Default::default() };
+            Begun::Challenge { account_id, token, factors } => {
+                let response = LoginResponse {
+                    two_factor_required: true,
+                    challenge_token: token,
+                    second_factors: factors.into_iter().map(Into::into).collect(),
+                    ..Default::default()
+                };
                 (account_id, response)
             }
         };
@@ -157,8 +161,8 @@ impl Contract for AuthService {
         request: Request<VerifyTwoFactorRequest>,
     ) -> Result<Response<VerifyTwoFactorResponse>, Status> {
         let client = Client::of(&request);
-        let request = request.into_inner();
-        let proof = Proof::required(&request.code, &request.backup_code)?;
+        let mut request = request.into_inner();
+        let proof = self.second_factor(&mut request).await?;
         let opened = self.finish_login(&request.challenge_token, proof, &request.device_token, client).await?;
         Ok(ActingAccount(opened.account_id).on(VerifyTwoFactorResponse {
             access_token: opened.tokens.access,
