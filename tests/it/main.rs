@@ -17,6 +17,7 @@ mod live;
 mod mail;
 mod messaging;
 mod nodes;
+mod passkeys;
 mod proxy;
 mod roles;
 mod sessions;
