@@ -44,9 +44,13 @@ const OPEN: [Rule; 4] = [
 ];
 
 /// What an account may call whose role needs two-factor authentication, until it has it.
-const WITHOUT_TWO_FACTOR: [&str; 8] = [
+const WITHOUT_TWO_FACTOR: [&str; 12] = [
     "/rialto.auth.v1.AuthService/GetMe",
     "/rialto.auth.v1.AuthService/Logout",
+    "/rialto.auth.v1.AuthService/Reauthenticate",
+    "/rialto.passkeys.v1.PasskeyService/BeginRegistration",
+    "/rialto.passkeys.v1.PasskeyService/FinishRegistration",
+    "/rialto.passkeys.v1.PasskeyService/ListPasskeys",
     "/rialto.twofactor.v1.TwoFactorService/Disable",
     "/rialto.twofactor.v1.TwoFactorService/Enable",
     "/rialto.twofactor.v1.TwoFactorService/GetBackupCodes",

@@ -1,6 +1,7 @@
 //! Configuration. A value comes from a flag, else from the environment (`RIALTO_SECTION__KEY`), else from the file
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
+mod passkeys;
 mod production;
 mod throttle;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::secret::Secret;
 
+pub use passkeys::RelyingParty;
 pub use throttle::Throttle;
 
 /// All of it.
@@ -200,6 +202,8 @@ pub struct Auth {
     pub password_hash_permits: usize,
     /// How guessing is slowed down.
     pub throttle: Throttle,
+    /// Passkeys.
+    pub passkeys: Passkeys,
 }
 
 impl Default for Auth {
@@ -220,8 +224,21 @@ impl Default for Auth {
             peppers: Vec::new(),
             password_hash_permits: 0,
             throttle: Throttle::default(),
+            passkeys: Passkeys::default(),
         }
     }
+}
+
+/// Passkeys.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Passkeys {
+    /// The domain that passkeys belong to (WebAuthn's RP ID), such as `example.com`. When it changes, all passkeys are lost.
+    /// Empty takes the host of the first of `origins`.
+    pub rp_id: String,
+    /// Whose pages may ask for passkeys: `https://` and the domain or a subdomain of it, `http://localhost` (with any port),
+    /// or an Android app (`android:apk-key-hash:…`). Empty takes `server.public_url`.
+    pub origins: Vec<String>,
 }
 
 /// A key that passwords are mixed with.

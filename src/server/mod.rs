@@ -27,6 +27,7 @@ use tonic::service::Routes;
 use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
+use crate::domains::passkeys::PasskeyService;
 use crate::domains::roles::{RoleService, Roles};
 use crate::domains::two_factor::TwoFactorService;
 use crate::domains::users::UserService;
@@ -37,6 +38,7 @@ use crate::kernel::config::Config;
 use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
+use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorServiceServer;
 use crate::proto::rialto::users::v1::user_service_server::UserServiceServer;
@@ -111,13 +113,14 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 /// The services of every domain, with their limits.
 fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<Roles>) -> anyhow::Result<Routes> {
     let max = app.config.server.max_message_bytes;
-    let auth = AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?;
+    let auth = Arc::new(AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?);
     let messaging = MessagingService::start(app.clone());
     let roles = RoleService::new(app.clone(), Arc::clone(roles), Arc::clone(sessions));
     let two_factor = TwoFactorService::new(app.clone(), Arc::clone(sessions), auth.confirmation())?;
+    let passkeys = PasskeyService::new(app.clone(), Arc::clone(&auth), Arc::clone(sessions))?;
     Ok(Routes::default()
         .add_service(
-            AuthServiceServer::new(auth)
+            AuthServiceServer::from_arc(auth)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)
@@ -125,6 +128,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
         )
         .add_service(
             MessagingServiceServer::new(messaging)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            PasskeyServiceServer::new(passkeys)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

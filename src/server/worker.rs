@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domains::{auth, roles, two_factor};
+use crate::domains::{auth, passkeys, roles, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::jobs::{self, Handlers};
@@ -36,6 +36,11 @@ async fn periodic(app: &App) {
             Ok(0) => {}
             Ok(challenges) => tracing::info!(challenges, "deleted expired login challenges"),
             Err(error) => tracing::warn!(%error, "expired login challenges can't be deleted"),
+        }
+        match passkeys::jobs::delete_expired_ceremonies(app).await {
+            Ok(0) => {}
+            Ok(ceremonies) => tracing::info!(ceremonies, "deleted ceremonies of passkeys that have expired"),
+            Err(error) => tracing::warn!(%error, "expired ceremonies of passkeys can't be deleted"),
         }
         match two_factor::jobs::delete_abandoned_setups(app).await {
             Ok(0) => {}

@@ -19,6 +19,7 @@ mod live;
 mod mail;
 mod messaging;
 mod nodes;
+mod passkeys;
 mod proxy;
 mod ranks;
 mod roles;

@@ -57,6 +57,15 @@ impl Challenge {
         }
     }
 
+    /// One that can still be answered, without counting an attempt.
+    pub async fn find(conn: &mut Conn, token: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        let live = login_challenges::table
+            .find(hash(token))
+            .filter(login_challenges::attempts.lt(MAX_ATTEMPTS))
+            .filter(login_challenges::expires_at.gt(now));
+        live.select(Self::as_select()).first(conn).await.optional()?.ok_or_else(Self::void)
+    }
+
     /// Uses it up. Of two at the same instant one is refused.
     pub async fn delete(conn: &mut Conn, token: &str) -> Result<(), Error> {
         let deleted = diesel::delete(login_challenges::table.find(hash(token))).execute(conn).await?;

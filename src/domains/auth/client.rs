@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use tonic::Request;
 
+use super::jobs::{Notice, Place};
+use super::wire::device;
 use crate::kernel::caller::ClientAddress;
 
 /// Longer user agents are cut before they are stored.
@@ -22,6 +25,11 @@ impl Client {
         let user_agent = request.metadata().get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let address = ClientAddress::of(request.extensions()).map(|address| address.to_string()).unwrap_or_default();
         Self { user_agent: user_agent.chars().take(USER_AGENT_CHARS).collect(), address }
+    }
+
+    /// Tells from where something was done to an account.
+    pub fn notice(&self, what: fn(Place) -> Notice, at: DateTime<Utc>) -> Notice {
+        what(Place { device: device(&self.user_agent), address: self.address.clone(), at })
     }
 
     /// What a challenge is bound to: the user agent, and the network (in IPv4 256 addresses, in IPv6 what counts as one

@@ -30,6 +30,16 @@ impl Confirmation {
         self.throttle.confirmation(caller).await
     }
 
+    /// Refuses a wrong password. Only for a caller whose second factor, if there is one, was proven otherwise.
+    pub async fn confirm_password(&self, caller: &Caller, password: String) -> Result<(), Error> {
+        let attempt = self.count(caller).await?;
+        let verified = async {
+            let (_, hash) = self.account(caller.account_id).await?;
+            self.verify(password, hash).await
+        };
+        attempt.judge(verified.await).await
+    }
+
     /// Refuses a wrong password, and a proof that is wrong, missing where the account has a second factor, or there where it
     /// has none. A proof is used up.
     pub async fn confirm(&self, caller: &Caller, password: String, proof: Option<Proof>) -> Result<(), Error> {
@@ -38,23 +48,27 @@ impl Confirmation {
     }
 
     async fn compare(&self, account_id: Uuid, password: String, proof: Option<Proof>) -> Result<(), Error> {
-        let found = {
-            let mut conn = self.app.db.get().await?;
-            Account::with_password_hash(&mut conn, account_id).await?
-        };
-        let (account, hash) = found.ok_or_else(|| Error::not_found("account"))?;
+        let (account, hash) = self.account(account_id).await?;
         match (account.two_factor, &proof) {
             (true, None) => return Err(two_factor::missing()),
             (false, Some(_)) => return Err(two_factor::not_enabled()),
             _ => {}
         }
-        if self.passwords.verify(password, Some(hash)).await?.is_none() {
-            return Err(Error::new(Reason::InvalidCredentials, "the password is wrong"));
-        }
+        self.verify(password, hash).await?;
         if let Some(proof) = proof {
             let mut conn = self.app.db.get().await?;
             proof.spend(&self.app, &mut conn, account_id).await?;
         }
         Ok(())
+    }
+
+    async fn account(&self, account_id: Uuid) -> Result<(Account, String), Error> {
+        let mut conn = self.app.db.get().await?;
+        Account::with_password_hash(&mut conn, account_id).await?.ok_or_else(|| Error::not_found("account"))
+    }
+
+    async fn verify(&self, password: String, hash: String) -> Result<(), Error> {
+        let wrong = || Error::new(Reason::InvalidCredentials, "the password is wrong");
+        self.passwords.verify(password, Some(hash)).await?.map(drop).ok_or_else(wrong)
     }
 }

@@ -269,7 +269,7 @@ impl AuthService {
 
     /// Hands out what a login has made, and a browser's earlier session ends; returns what the body says, and what of the
     /// device's token.
-    pub(super) async fn hand_out_login(
+    pub async fn hand_out_login(
         &self,
         tokens: Tokens,
         device_token: String,

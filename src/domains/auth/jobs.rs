@@ -49,6 +49,21 @@ pub enum Notice {
         /// When.
         at: DateTime<Utc>,
     },
+    /// A passkey was added.
+    PasskeyAdded(Place),
+    /// A passkey was deleted.
+    PasskeyRemoved(Place),
+}
+
+/// From where something was done, and when.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Place {
+    /// What kind of device.
+    pub device: String,
+    /// The client address.
+    pub address: String,
+    /// When.
+    pub at: DateTime<Utc>,
 }
 
 #[derive(Deserialize, Serialize)]

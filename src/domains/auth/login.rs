@@ -20,10 +20,10 @@ use super::model::{Account, Lifetimes, RefreshToken, Session, fold_email};
 use super::passwords::Match;
 use super::service::AuthService;
 use super::wire::{device, state_name};
-use crate::domains::two_factor::Proof;
+use crate::domains::two_factor::{self, Proof};
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
-use crate::proto::rialto::auth::v1::{AccountState, LoginRequest};
+use crate::proto::rialto::auth::v1::{AccountState, LoginRequest, SecondFactor};
 
 /// How long a challenge waits for its code.
 const CHALLENGE_LIFETIME: Duration = Duration::minutes(5);
@@ -62,6 +62,8 @@ pub enum Begun {
         account_id: Uuid,
         /// Its token.
         token: String,
+        /// What answers it.
+        factors: Vec<SecondFactor>,
     },
 }
 
@@ -89,7 +91,8 @@ impl AuthService {
                     client: client.fingerprint(self.app.config.server.ipv6_prefix),
                 };
                 challenge.insert(conn, &token, self.app.clock.now() + CHALLENGE_LIFETIME).await?;
-                Ok(Begun::Challenge { account_id: account.id, token })
+                let factors = two_factor::factors(conn, account.id).await?;
+                Ok(Begun::Challenge { account_id: account.id, token, factors })
             })
             .await?;
         drop(conn);
@@ -186,7 +189,7 @@ impl AuthService {
     }
 
     /// Opens a session for an account that has proven who it is, and is locked. After the commit comes `announce`.
-    async fn open_session(
+    pub(super) async fn open_session(
         &self,
         conn: &mut Conn,
         account: &Account,
@@ -232,7 +235,7 @@ impl AuthService {
     }
 
     /// Tells the other nodes what came with a session.
-    async fn announce(&self, opened: &Opened) {
+    pub(super) async fn announce(&self, opened: &Opened) {
         if opened.ended_others {
             self.sessions.changed(opened.account_id).await;
         }
@@ -277,7 +280,8 @@ impl AuthService {
     }
 }
 
-fn require_active(account: &Account) -> Result<(), Error> {
+/// Refuses an account that may not log in.
+pub fn require_active(account: &Account) -> Result<(), Error> {
     if account.is_active() { Ok(()) } else { Err(not_active(account.state())) }
 }
 

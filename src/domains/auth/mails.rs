@@ -1,6 +1,6 @@
 //! What the mails of accounts say.
 
-use super::jobs::Notice;
+use super::jobs::{Notice, Place};
 use super::model::Account;
 use super::model::registration::Registration;
 use crate::kernel::config::Server;
@@ -81,9 +81,26 @@ pub fn notice(server: &Server, account: &Account, notice: &Notice, reason: Optio
             ],
             Some(link(server, "Reset the password", "/forgot-password")),
         ),
+        Notice::PasskeyAdded(place) => (
+            "A passkey was added to your account",
+            vec![
+                format!("a passkey was added to your account, {}. It can log in without your password.", from(place)),
+                "If it was not you, reset your password now, and delete the passkey.".into(),
+            ],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
+        Notice::PasskeyRemoved(place) => (
+            "A passkey of your account was deleted",
+            vec![format!("a passkey of your account was deleted, {}.", from(place)), was_it_you.into()],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
     };
     let paragraphs = std::iter::once(hello(account)).chain(paragraphs).collect();
     Mail { to: account.email.clone(), subject: subject.into(), paragraphs, link }
+}
+
+fn from(place: &Place) -> String {
+    format!("from {}, address {}, {}", place.device, place.address, place.at.format("%Y-%m-%d %H:%M UTC"))
 }
 
 /// How a mail begins.

@@ -10,7 +10,9 @@
 //! Others may call: [`Sessions::authenticate`] and [`Sessions::authenticate_cookie`] (the gate),
 //! [`Sessions::require_recent_authentication`] and [`Confirmation`] (before what only the owner may do), [`may_act_on`] (before
 //! what is done to somebody else's account), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
-//! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data). They may read
+//! [`Sessions::changed`] (roles), [`lock_second_factor`] and [`set_two_factor`] (`two_factor`, `passkeys`),
+//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`jobs::notice`] (what an
+//! owner is told by mail) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
 
 mod administration;
@@ -22,6 +24,7 @@ mod csrf;
 mod login;
 mod mails;
 mod model;
+mod passkey_login;
 mod password_policy;
 mod passwords;
 mod recovery;
@@ -44,9 +47,12 @@ use crate::kernel::error::Error;
 use crate::proto::rialto::policy::v1::Role;
 
 pub use administration::{StateChange, change_state, may_act_on};
+pub use client::Client;
 pub use confirm::Confirmation;
-pub use cookies::{ACCESS, Browser, CSRF_TOKEN, Manner, REFRESH};
+pub use cookies::{ACCESS, Browser, CSRF_TOKEN, Manner, REFRESH, device_token};
+pub use login::Opened;
 pub use model::states::state_by_name;
+pub use passkey_login::{challenged_account, lock_second_factor, reauthenticated};
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
@@ -70,9 +76,9 @@ pub async fn set_role(conn: &mut Conn, id: Uuid, role: Role, now: DateTime<Utc>)
     if model::Account::set_role(conn, id, role, now).await? { Ok(()) } else { Err(Error::not_found("account")) }
 }
 
-/// Notes that an account's second factor was enabled or disabled, and ends its sessions, but for `keep`. To be called in the
-/// transaction that does it, before anything else there: it locks the account, which a login locks too. After the commit
-/// comes [`Sessions::changed`].
+/// Notes whether an account has a second factor, after one was added or taken, and ends its sessions, but for `keep`. To be
+/// called in the transaction that does it, which begins with this or with [`lock_second_factor`]: both lock the account, which
+/// a login locks too. After the commit comes [`Sessions::changed`].
 pub async fn set_two_factor(
     conn: &mut Conn,
     account_id: Uuid,

@@ -168,9 +168,13 @@ impl Contract for AuthService {
                 };
                 (opened.account_id, response)
             }
-            Begun::Challenge { account_id, token } => {
-                let response =
-                    LoginResponse { two_factor_required: true, challenge_token: token, ..Default::default() };
+            Begun::Challenge { account_id, token, factors } => {
+                let response = LoginResponse {
+                    two_factor_required: true,
+                    challenge_token: token,
+                    second_factors: factors.into_iter().map(Into::into).collect(),
+                    ..Default::default()
+                };
                 (account_id, response)
             }
         };
@@ -184,8 +188,8 @@ impl Contract for AuthService {
         let client = Client::of(&request);
         let browser = Browser::wanted(request.extensions(), request.get_ref().cookie)?;
         let browser = browser.as_deref();
-        let request = request.into_inner();
-        let proof = Proof::required(&request.code, &request.backup_code)?;
+        let mut request = request.into_inner();
+        let proof = self.second_factor(&mut request).await?;
         let device_token = device_token(request.device_token, browser);
         let opened = self.finish_login(&request.challenge_token, proof, &device_token, client).await?;
         let (handed, device_token) = self.hand_out_login(opened.tokens, opened.device_token, browser).await?;

@@ -4,8 +4,9 @@
 //! works once; secrets are sealed at rest and shown once; whoever has a session and not the password, or not the second
 //! factor, can't change either.
 //!
-//! Others may call: [`Proof`] (`auth`, at login and re-authentication). Here only the service calls `auth`, and what
-//! `auth` calls is below it, so that the two domains stay without a circle.
+//! Others may call: [`Proof`] and [`factors`] (`auth`, at login and re-authentication), [`has_authenticator`],
+//! [`new_backup_codes`] and [`delete_backup_codes`] (`passkeys`, which are a second factor too). Here only the service calls
+//! `auth`, and what `auth` calls is below it, so that the domains stay without a circle.
 
 mod backup_codes;
 mod model;
@@ -18,12 +19,14 @@ pub mod jobs;
 
 use uuid::Uuid;
 
-use self::backup_codes::BackupCode;
+use self::backup_codes::{BackupCode, COUNT};
 use self::model::{BackupCodes, Enrolment, place};
 use self::totp::Codes;
+use crate::domains::passkeys::{self, Assertion};
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::proto::rialto::auth::v1::SecondFactor;
 
 pub use rotation::{Resealed, reseal};
 pub use service::TwoFactorService;
@@ -34,6 +37,7 @@ pub struct Proof(Kind);
 enum Kind {
     Code(String),
     BackupCode(BackupCode),
+    Passkey(Box<Assertion>),
 }
 
 impl Proof {
@@ -55,25 +59,66 @@ impl Proof {
         Self::parse(code, backup_code)?.ok_or_else(missing)
     }
 
+    /// What a passkey has signed.
+    pub fn passkey(assertion: Assertion) -> Self {
+        Self(Kind::Passkey(Box::new(assertion)))
+    }
+
     /// Uses it up for an account. Refused when it is wrong or was used before. The caller has counted the attempt.
     pub async fn spend(self, app: &App, conn: &mut Conn, account_id: Uuid) -> Result<(), Error> {
-        let enrolment = Enrolment::of(conn, account_id).await?.filter(|enrolment| enrolment.enabled_at.is_some());
-        let enrolment = enrolment.ok_or_else(not_enabled)?;
         let now = app.clock.now();
         let good = match self.0 {
-            Kind::Code(code) => match codes(app, &enrolment)?.step(&code, now) {
-                Some(step) => enrolment.spend_step(conn, step).await?,
-                None => false,
-            },
+            Kind::Code(code) => {
+                let enrolment = Enrolment::enabled(conn, account_id).await?.ok_or_else(not_enabled)?;
+                match codes(app, &enrolment)?.step(&code, now) {
+                    Some(step) => enrolment.spend_step(conn, step).await?,
+                    None => false,
+                }
+            }
             Kind::BackupCode(code) => BackupCodes::spend(conn, account_id, &code.hash(account_id), now).await?,
+            Kind::Passkey(assertion) => return assertion.spend(app, conn, account_id).await,
         };
         if good { Ok(()) } else { Err(wrong_code()) }
     }
 }
 
+/// What can prove the owner of an account after the password.
+pub async fn factors(conn: &mut Conn, account_id: Uuid) -> Result<Vec<SecondFactor>, Error> {
+    let mut factors = Vec::new();
+    if has_authenticator(conn, account_id).await? {
+        factors.push(SecondFactor::Code);
+    }
+    if BackupCodes::of(conn, account_id).await?.left > 0 {
+        factors.push(SecondFactor::BackupCode);
+    }
+    if passkeys::count(conn, account_id).await? > 0 {
+        factors.push(SecondFactor::Passkey);
+    }
+    Ok(factors)
+}
+
+/// Whether an account has enabled codes.
+pub async fn has_authenticator(conn: &mut Conn, account_id: Uuid) -> Result<bool, Error> {
+    Ok(Enrolment::enabled(conn, account_id).await?.is_some())
+}
+
+/// Makes new backup codes in the place of all others; returns them as they are shown. To be called in a transaction that has
+/// locked the account: two at once would not see each other's new codes, and leave both.
+pub async fn new_backup_codes(app: &App, conn: &mut Conn, account_id: Uuid) -> Result<Vec<String>, Error> {
+    let codes = (0..COUNT).map(|_| BackupCode::new(app.rng)).collect::<Result<Vec<_>, _>>()?;
+    let hashes: Vec<_> = codes.iter().map(|code| code.hash(account_id)).collect();
+    BackupCodes::replace(conn, account_id, &hashes, app.clock.now()).await?;
+    Ok(codes.iter().map(BackupCode::text).collect())
+}
+
+/// Takes the backup codes from an account that has no second factor any more.
+pub async fn delete_backup_codes(conn: &mut Conn, account_id: Uuid) -> Result<(), Error> {
+    BackupCodes::delete(conn, account_id).await
+}
+
 /// A proof is needed and there is none.
 pub fn missing() -> Error {
-    Error::invalid_field("code", "is needed, or backup_code: the account has two-factor authentication")
+    Error::invalid_field("code", "is needed, or backup_code, or a passkey: the account has a second factor")
 }
 
 /// The account has no second factor.

@@ -32,6 +32,11 @@ impl Enrolment {
         Ok(two_factor::table.find(account_id).select(Self::as_select()).first(conn).await.optional()?)
     }
 
+    /// That of an account, if it is enabled.
+    pub async fn enabled(conn: &mut Conn, account_id: Uuid) -> Result<Option<Self>, Error> {
+        Ok(Self::of(conn, account_id).await?.filter(|enrolment| enrolment.enabled_at.is_some()))
+    }
+
     /// Begins one in the place of another that was begun. False when one is enabled.
     pub async fn begin(conn: &mut Conn, account_id: Uuid, secret: &[u8], now: DateTime<Utc>) -> Result<bool, Error> {
         let row = (two_factor::secret.eq(secret), two_factor::created_at.eq(now));
@@ -64,7 +69,7 @@ impl Enrolment {
         Ok(diesel::update(this).set(two_factor::last_step.eq(step)).execute(conn).await? == 1)
     }
 
-    /// Deletes it, enabled or not, with its backup codes. False when there is none.
+    /// Deletes it, enabled or not. False when there is none.
     pub async fn delete(conn: &mut Conn, account_id: Uuid) -> Result<bool, Error> {
         Ok(diesel::delete(two_factor::table.find(account_id)).execute(conn).await? == 1)
     }
@@ -112,23 +117,26 @@ impl BackupCodes {
         Ok(Self { left, created_at })
     }
 
-    /// Puts these in the place of all others. To be called in a transaction.
+    /// Puts these in the place of all others. To be called in a transaction that has locked the account.
     pub async fn replace(
         conn: &mut Conn,
         account_id: Uuid,
         hashes: &[Vec<u8>],
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        // Two at once would not see each other's new codes, and leave both.
-        let enrolment = two_factor::table.find(account_id).select(two_factor::account_id);
-        enrolment.for_no_key_update().execute(conn).await?;
-        diesel::delete(backup_codes::table.filter(backup_codes::account_id.eq(account_id))).execute(conn).await?;
+        Self::delete(conn, account_id).await?;
         let row = |hash| {
             let id = backup_codes::account_id.eq(account_id);
             (id, backup_codes::hash.eq(hash), backup_codes::created_at.eq(now))
         };
         let rows: Vec<_> = hashes.iter().map(row).collect();
         diesel::insert_into(backup_codes::table).values(rows).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Deletes all.
+    pub async fn delete(conn: &mut Conn, account_id: Uuid) -> Result<(), Error> {
+        diesel::delete(backup_codes::table.filter(backup_codes::account_id.eq(account_id))).execute(conn).await?;
         Ok(())
     }
 

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::Duration;
 use diesel_async::AsyncConnection;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::backup_codes::{BackupCode, COUNT};
 use super::model::{BackupCodes, Enrolment, place};
 use super::qr::Picture;
 use super::totp::{self, Codes, SECRET_BYTES};
-use super::{Proof, codes, digits, not_enabled, wrong_code};
+use super::{Proof, codes, digits, missing, new_backup_codes, not_enabled, wrong_code};
 use crate::domains::auth::{self, Confirmation, Sessions};
+use crate::domains::passkeys;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
-use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
@@ -43,17 +41,20 @@ impl TwoFactorService {
         Ok(Self { app, sessions, confirmation })
     }
 
-    /// New backup codes in the place of all others, as they are shown.
-    async fn new_backup_codes(
-        &self,
-        conn: &mut Conn,
-        account_id: Uuid,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<String>, Error> {
-        let codes = (0..COUNT).map(|_| BackupCode::new(self.app.rng)).collect::<Result<Vec<_>, _>>()?;
-        let hashes: Vec<_> = codes.iter().map(|code| code.hash(account_id)).collect();
-        BackupCodes::replace(conn, account_id, &hashes, now).await?;
-        Ok(codes.iter().map(BackupCode::text).collect())
+    /// Refuses whoever is not the owner: by password, and by a code or backup code where there is a second factor. Where that is
+    /// a passkey alone, the session may have shown it within the last five minutes instead.
+    async fn confirm(&self, caller: &Caller, password: String, proof: Option<Proof>) -> Result<(), Error> {
+        if proof.is_none() && self.has_passkeys_alone(caller).await? {
+            self.sessions.require_recent_authentication(caller).await?;
+            return self.confirmation.confirm_password(caller, password).await;
+        }
+        self.confirmation.confirm(caller, password, proof).await
+    }
+
+    async fn has_passkeys_alone(&self, caller: &Caller) -> Result<bool, Error> {
+        let mut conn = self.app.db.get().await?;
+        let has_passkeys = passkeys::count(&mut conn, caller.account_id).await? > 0;
+        Ok(has_passkeys && Enrolment::enabled(&mut conn, caller.account_id).await?.is_none())
     }
 
     /// Enables what was set up, if the code is one of its secret.
@@ -74,7 +75,7 @@ impl TwoFactorService {
             if !enrolment.enable(conn, step, now).await? {
                 return Err(already_enabled());
             }
-            self.new_backup_codes(conn, caller.account_id, now).await
+            new_backup_codes(&self.app, conn, caller.account_id).await
         })
         .await
     }
@@ -92,6 +93,7 @@ impl Contract for TwoFactorService {
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let enrolment = Enrolment::of(&mut conn, caller.account_id).await?;
         let backup_codes = BackupCodes::of(&mut conn, caller.account_id).await?;
+        let passkeys = passkeys::count(&mut conn, caller.account_id).await?;
         let enabled_at = enrolment.as_ref().and_then(|enrolment| enrolment.enabled_at);
         let begun = enrolment.filter(|enrolment| enrolment.enabled_at.is_none());
         let expires_at = begun.map(|begun| begun.created_at + SETUP_LIFETIME);
@@ -100,6 +102,7 @@ impl Contract for TwoFactorService {
             enabled_at: enabled_at.map(timestamp),
             setup_expires_at: expires_at.filter(|at| *at > self.app.clock.now()).map(timestamp),
             backup_codes_left: i32::try_from(backup_codes.left).unwrap_or(i32::MAX),
+            passkeys: i32::try_from(passkeys).unwrap_or(i32::MAX),
             required: account.needs_two_factor(&self.app.config.two_factor.required_roles),
         }))
     }
@@ -107,10 +110,14 @@ impl Contract for TwoFactorService {
     async fn setup(&self, request: Request<SetupRequest>) -> Result<Response<SetupResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let account = self.sessions.account(&caller).await?;
-        if account.two_factor {
+        let enabled = {
+            let mut conn = self.app.db.get().await.map_err(Status::from)?;
+            Enrolment::enabled(&mut conn, caller.account_id).await?
+        };
+        if enabled.is_some() {
             return Err(already_enabled().into());
         }
-        self.confirmation.confirm(&caller, request.into_inner().password, None).await?;
+        self.confirm(&caller, request.into_inner().password, None).await?;
 
         let secret = Zeroizing::new(self.app.rng.bytes::<SECRET_BYTES>()?);
         let now = self.app.clock.now();
@@ -148,7 +155,12 @@ impl Contract for TwoFactorService {
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
         conn.transaction(async |conn| {
-            auth::set_two_factor(conn, caller.account_id, false, Some(caller.session_id), now).await?;
+            auth::lock_second_factor(conn, caller.account_id).await?;
+            let left = passkeys::count(conn, caller.account_id).await? > 0;
+            auth::set_two_factor(conn, caller.account_id, left, Some(caller.session_id), now).await?;
+            if !left {
+                BackupCodes::delete(conn, caller.account_id).await?;
+            }
             Enrolment::delete(conn, caller.account_id).await
         })
         .await?;
@@ -174,11 +186,19 @@ impl Contract for TwoFactorService {
     ) -> Result<Response<RegenerateBackupCodesResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let request = request.into_inner();
-        let proof = Proof::required(&request.code, &request.backup_code)?;
-        self.confirmation.confirm(&caller, request.password, Some(proof)).await?;
+        let proof = Proof::parse(&request.code, &request.backup_code)?;
+        if proof.is_none() && !self.has_passkeys_alone(&caller).await? {
+            return Err(missing().into());
+        }
+        self.confirm(&caller, request.password, proof).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
-        let now = self.app.clock.now();
-        let made = conn.transaction(async |conn| self.new_backup_codes(conn, caller.account_id, now).await);
+        let made = conn.transaction(async |conn| {
+            // Meanwhile it may have lost it.
+            if !auth::lock_second_factor(conn, caller.account_id).await? {
+                return Err(not_enabled());
+            }
+            new_backup_codes(&self.app, conn, caller.account_id).await
+        });
         let backup_codes = made.await?;
         Ok(Response::new(RegenerateBackupCodesResponse { backup_codes }))
     }
@@ -195,11 +215,13 @@ impl Contract for TwoFactorService {
         let now = self.app.clock.now();
         conn.transaction(async |conn| {
             auth::may_act_on(conn, &caller, account_id, now).await?;
-            auth::set_two_factor(conn, account_id, false, None, now).await?;
-            let enrolment = Enrolment::of(conn, account_id).await?;
-            if enrolment.is_none_or(|enrolment| enrolment.enabled_at.is_none()) {
+            if !auth::lock_second_factor(conn, account_id).await? {
                 return Err(not_enabled());
             }
+            auth::set_two_factor(conn, account_id, false, None, now).await?;
+            // Who has the lost passkey could log in with it.
+            passkeys::delete_all(conn, account_id).await?;
+            BackupCodes::delete(conn, account_id).await?;
             Enrolment::delete(conn, account_id).await
         })
         .await?;

@@ -50,6 +50,9 @@ impl Config {
         if !(8..=64).contains(&self.auth.password_min_chars) {
             problems.push("auth.password_min_chars is not between 8 and 64".into());
         }
+        if let Err(problem) = self.relying_party() {
+            problems.push(problem);
+        }
         if self.auth.require_verified_email && self.mail.transport == Some(MailTransport::None) {
             problems.push("auth.require_verified_email needs mail: set mail.transport to `smtp`".into());
         }
@@ -180,6 +183,7 @@ mod tests {
             config.auth.require_verified_email = true;
             config.mail.transport = Some(MailTransport::None);
         });
+        refused(|config| config.auth.passkeys.origins = vec!["http://app.example.com".into()]);
         refused(|config| config.mail.transport = None);
         refused(|config| config.mail.transport = Some(MailTransport::Inbox));
         refused(|config| config.mail.host = String::new());
