@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod messaging;
+pub mod privacy;
 pub mod roles;
 pub mod two_factor;
 pub mod users;

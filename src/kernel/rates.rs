@@ -20,6 +20,10 @@ use crate::kernel::config::{self, Limit};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::redis::Redis;
 
+/// All of them.
+const ALL: [Rate; 6] =
+    [Rate::Default, Rate::Write, Rate::Message, Rate::Authentication, Rate::Sensitive, Rate::SecondFactor];
+
 /// Which limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rate {
@@ -144,6 +148,17 @@ impl Rates {
         self.slots.get_with((rate, subject), Arc::default).lock().await.taken += 1;
     }
 
+    /// Forgets all that is counted of a subject.
+    pub async fn forget(&self, subject: Subject) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        for rate in ALL {
+            self.slots.invalidate(&(rate, subject));
+            pipeline.cmd("DEL").arg(self.redis.name(&key(rate, subject))).ignore();
+        }
+        let away = |error| Error::new(Reason::ServiceUnavailable, "Redis is away").caused_by(error);
+        self.redis.run(&pipeline).await.map_err(away)
+    }
+
     /// The limit that counts a subject's calls.
     pub fn limit(&self, rate: Rate, subject: Subject) -> Limit {
         let limit = match (rate, subject) {
@@ -160,11 +175,7 @@ impl Rates {
 
     /// Takes calls from Redis; `None` while it is away.
     async fn take(&self, rate: Rate, subject: Subject, limit: Limit) -> Option<Granted> {
-        let name = match subject {
-            Subject::Account(id) => format!("rate:{rate:?}:account:{id}"),
-            Subject::Address(address) => format!("rate:{rate:?}:address:{address}"),
-            Subject::Named(hash) => format!("rate:{rate:?}:named:{:032x}", u128::from_be_bytes(hash)),
-        };
+        let name = key(rate, subject);
         let mut pipeline = redis::pipe();
         let command = pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(self.redis.name(&name));
         command.arg(limit.interval()).arg(limit.calls).arg((limit.calls / 100).max(1));
@@ -177,6 +188,15 @@ impl Rates {
                 None
             }
         }
+    }
+}
+
+/// Where Redis counts a subject's calls.
+fn key(rate: Rate, subject: Subject) -> String {
+    match subject {
+        Subject::Account(id) => format!("rate:{rate:?}:account:{id}"),
+        Subject::Address(address) => format!("rate:{rate:?}:address:{address}"),
+        Subject::Named(hash) => format!("rate:{rate:?}:named:{:032x}", u128::from_be_bytes(hash)),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod doctor;
 pub(crate) mod edge;
 pub(crate) mod listener;
 pub mod openapi;
+pub mod personal_data;
 pub(crate) mod ways;
 pub mod worker;
 
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
+use crate::domains::privacy::PrivacyService;
 use crate::domains::roles::{RoleService, Roles};
 use crate::domains::two_factor::TwoFactorService;
 use crate::domains::users::UserService;
@@ -36,6 +38,7 @@ use crate::kernel::config::Config;
 use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
+use crate::proto::rialto::privacy::v1::privacy_service_server::PrivacyServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorServiceServer;
 use crate::proto::rialto::users::v1::user_service_server::UserServiceServer;
@@ -124,6 +127,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
         )
         .add_service(
             MessagingServiceServer::new(messaging)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            PrivacyServiceServer::new(PrivacyService::new(app.clone(), Arc::clone(sessions)))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

@@ -42,8 +42,6 @@ pub enum StateChange<'a> {
     Suspend,
     /// From suspended to active.
     Reinstate,
-    /// From any to deleted. Ends all sessions.
-    Delete,
 }
 
 /// Changes the state of an account, and tells every node, and its owner if it waited for approval. The database refuses to
@@ -67,7 +65,6 @@ pub async fn change_state(
             StateChange::Reject(reason) => (Account::reject(conn, id, reason, now).await?, Some(Notice::Rejected)),
             StateChange::Suspend => (Account::suspend(conn, id, now).await?, None),
             StateChange::Reinstate => (Account::reinstate(conn, id, now).await?, None),
-            StateChange::Delete => (Account::delete(conn, id, now).await?, None),
         };
         if let Some(notice) = notice {
             jobs::notice(app, id, notice)?.enqueue(conn).await?;
@@ -83,7 +80,7 @@ pub async fn change_state(
 
 /// Refuses who decides about an administrator without being one: whoever is given `accounts:suspend` could lock all of them
 /// out but one. Locks the account, whose role therefore stays what it is.
-async fn may_decide_about(conn: &mut Conn, by: &Caller, id: Uuid) -> Result<(), Error> {
+pub async fn may_decide_about(conn: &mut Conn, by: &Caller, id: Uuid) -> Result<(), Error> {
     let locked = Account::lock(conn, id).await?;
     if by.role != Role::Admin && locked.is_some_and(|(account, _)| account.role() == Role::Admin) {
         return Err(Error::new(Reason::InsufficientPermissions, "only administrators decide about administrators"));

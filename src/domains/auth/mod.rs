@@ -7,18 +7,22 @@
 //!
 //! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
 //! (before what only the owner may do), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
-//! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`) and [`seed_accounts`] (demo data). They may read
+//! [`Sessions::changed`] (roles), [`set_two_factor`] (`two_factor`), [`delete`], [`restore`] and
+//! [`may_decide_about`] (`privacy`) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
 
 mod administration;
 mod challenge;
 mod client;
 mod confirm;
+mod deletion;
+mod email_change;
 mod login;
 mod mails;
 mod model;
 mod password_policy;
 mod passwords;
+mod personal_data;
 mod recovery;
 mod registration;
 mod service;
@@ -37,8 +41,10 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::proto::rialto::policy::v1::Role;
 
-pub use administration::{StateChange, change_state};
+pub use administration::{StateChange, change_state, may_decide_about};
 pub use confirm::Confirmation;
+pub use deletion::{delete, restore};
+pub use personal_data::PERSONAL_DATA;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;

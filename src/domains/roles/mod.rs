@@ -11,10 +11,12 @@ mod change;
 mod directory;
 mod graph;
 mod model;
+mod personal_data;
 mod service;
 mod wire;
 
 pub mod jobs;
 
 pub use directory::Roles;
+pub use personal_data::PERSONAL_DATA;
 pub use service::RoleService;

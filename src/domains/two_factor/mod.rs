@@ -9,6 +9,7 @@
 
 mod backup_codes;
 mod model;
+mod personal_data;
 mod qr;
 mod rotation;
 mod service;
@@ -25,6 +26,7 @@ use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 
+pub use personal_data::PERSONAL_DATA;
 pub use rotation::{Resealed, reseal};
 pub use service::TwoFactorService;
 
