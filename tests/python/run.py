@@ -13,7 +13,14 @@ HERE = Path(__file__).parent
 # How long a script may take, in seconds. Nothing comes near it but a hang.
 LIMIT = 120
 # Those that can share a server. crash_client starts its own, to kill it; envoy_client starts gateways.
-ON_SHARED_SERVER = ["stubs_client", "two_factor_client", "reflection_client", "openapi_client", "websocket_client"]
+ON_SHARED_SERVER = [
+    "stubs_client",
+    "two_factor_client",
+    "privacy_client",
+    "reflection_client",
+    "openapi_client",
+    "websocket_client",
+]
 SCRIPTS = [*ON_SHARED_SERVER, "crash_client", "envoy_client"]
 
 

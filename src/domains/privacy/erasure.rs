@@ -15,11 +15,14 @@ use crate::kernel::error::{Error, Reason};
 use crate::kernel::personal_data::Part;
 use crate::kernel::rates::Subject;
 
+/// Longer than what was under way when an account was deleted, such as the note of that for the audit log.
+const SETTLED: Duration = Duration::minutes(1);
+
 /// Deletes an account: it is of no use at once, on every node, and is erased after the grace period; returns when that will
 /// be. Its owner is told by mail, and may cancel it if it was they who asked.
 pub async fn delete_account(app: &App, sessions: &Sessions, by: &Caller, id: Uuid) -> Result<DateTime<Utc>, Error> {
     let now = app.clock.now();
-    let erase_at = now + Duration::days(app.config.privacy.erasure_grace_days.into());
+    let erase_at = now + Duration::days(app.config.privacy.erasure_grace_days.into()) + SETTLED;
     let pseudonym = uuid::Builder::from_random_bytes(app.rng.bytes()?).into_uuid();
     let by_owner = by.account_id == id;
     let mut conn = app.db.get().await?;

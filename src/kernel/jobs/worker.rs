@@ -21,7 +21,7 @@ use crate::kernel::error::{Error, Reason};
 
 /// How long a worker has a job, unless it renews that. An ordinary handler is stopped some time before.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
-const RENEWAL: Duration = Duration::from_secs(20);
+const RENEWAL: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(45);
 const LONG_LIMIT: Duration = Duration::from_secs(3600);
 /// How long a job waits at most when nobody tells of it.
