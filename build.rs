@@ -49,8 +49,11 @@ fn main() -> Result<()> {
     fs::write(out.join("validators.rs"), validators::generate(&pool)?)?;
 
     let mut files = compiler.file_descriptor_set();
-    // google.protobuf is known to prost; of google.api and buf.validate only the build has use.
-    files.file.retain(|file| file.package().starts_with("rialto.") || file.package() == "google.protobuf");
+    // google.protobuf is known to prost; of google.api and buf.validate only the build has use, but for HttpBody.
+    files.file.retain(|file| {
+        let package = file.package();
+        package.starts_with("rialto.") || package == "google.protobuf" || file.name() == "google/api/httpbody.proto"
+    });
     let mut config = tonic_prost_build::configure()
         .codec_path("crate::kernel::codec::Codec")
         .build_transport(false)

@@ -72,7 +72,7 @@ diesel::table! {
     conversations (id) {
         id -> Uuid,
         title -> Text,
-        created_by -> Uuid,
+        created_by -> Nullable<Uuid>,
         created_at -> Timestamptz,
         active_at -> Timestamptz,
         last_seq -> BigInt,
@@ -262,6 +262,65 @@ diesel::table! {
         hash -> Binary,
         binding -> Binary,
         state -> Jsonb,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    exports (id) {
+        id -> Uuid,
+        account_id -> Uuid,
+        state -> Text,
+        attempt -> Integer,
+        files_done -> Integer,
+        files -> Integer,
+        size -> BigInt,
+        requested_at -> Timestamptz,
+        ready_at -> Nullable<Timestamptz>,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    export_chunks (export_id, attempt, position) {
+        export_id -> Uuid,
+        attempt -> Integer,
+        position -> Integer,
+        data -> Binary,
+    }
+}
+
+diesel::table! {
+    erasures (account_id) {
+        account_id -> Uuid,
+        pseudonym -> Uuid,
+        state_before -> Text,
+        by_owner -> Bool,
+        token_hash -> Nullable<Binary>,
+        requested_at -> Timestamptz,
+        erase_at -> Timestamptz,
+        begun -> Bool,
+    }
+}
+
+diesel::table! {
+    email_changes (account_id) {
+        account_id -> Uuid,
+        new_email -> Text,
+        session_id -> Uuid,
+        token_hash -> Nullable<Binary>,
+        token_expires_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    email_undos (id) {
+        id -> Uuid,
+        account_id -> Uuid,
+        email -> Text,
+        token_hash -> Nullable<Binary>,
+        created_at -> Timestamptz,
         expires_at -> Timestamptz,
     }
 }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod messaging;
 pub mod passkeys;
+pub mod privacy;
 pub mod roles;
 pub mod two_factor;
 pub mod users;

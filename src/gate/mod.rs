@@ -6,6 +6,7 @@
 
 mod audit;
 mod idempotency;
+mod personal_data;
 mod stream;
 
 pub mod jobs;
@@ -34,6 +35,8 @@ use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy::{self, Access, Rule};
 use crate::kernel::rates::{Allowance, Rate, Subject};
 use rialto_gateway::grpc_timeout;
+
+pub use personal_data::PERSONAL_DATA;
 
 /// Methods of others that anybody may call. Reflection is there only when the server is told to serve it.
 const OPEN: [Rule; 4] = [

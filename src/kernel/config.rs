@@ -36,6 +36,8 @@ pub struct Config {
     pub two_factor: TwoFactor,
     /// Mail.
     pub mail: Mail,
+    /// Personal data.
+    pub privacy: Privacy,
     /// Work that is done later.
     pub jobs: Jobs,
     /// Rate limits.
@@ -187,6 +189,8 @@ pub struct Auth {
     pub verification_token_seconds: u32,
     /// How long the token of a mail to reset a password is good.
     pub reset_token_seconds: u32,
+    /// How long the token of a mail to confirm a new e-mail address is good.
+    pub email_change_token_seconds: u32,
     /// How long a session goes on at most, however often it is renewed. Without that it ends after
     /// `refresh_token_seconds`.
     pub session_max_seconds: u32,
@@ -218,6 +222,7 @@ impl Default for Auth {
             require_approval: false,
             verification_token_seconds: 24 * 3600,
             reset_token_seconds: 30 * 60,
+            email_change_token_seconds: 60 * 60,
             session_max_seconds: 30 * 24 * 3600,
             max_sessions: 50,
             password_min_chars: 8,
@@ -357,6 +362,22 @@ pub enum MailTls {
     Starttls,
     /// By TLS from the first byte (RFC 8314).
     Tls,
+}
+
+/// Personal data.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Privacy {
+    /// How many days after an account was deleted it is erased. Until then that can be cancelled.
+    pub erasure_grace_days: u32,
+    /// How many days an archive of somebody's data can be downloaded.
+    pub export_days: u32,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Self { erasure_grace_days: 14, export_days: 7 }
+    }
 }
 
 /// Work that is done later.

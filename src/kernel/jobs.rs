@@ -44,6 +44,12 @@ impl NewJob {
         Ok(Self { id: app.rng.id(now)?, kind, payload, unique_key: None, run_at: now, created_at: now })
     }
 
+    /// Not before then.
+    pub fn at(mut self, time: DateTime<Utc>) -> Self {
+        self.run_at = time;
+        self
+    }
+
     /// While a job of the kind with this key waits or runs, another one is not made.
     pub fn unique(mut self, key: impl Into<String>) -> Self {
         self.unique_key = Some(key.into());
@@ -120,6 +126,12 @@ impl Claimed {
             .load(conn)
             .await?;
         Ok(claimed)
+    }
+
+    /// Keeps it for longer; false when somebody else has it by now.
+    async fn renew(&self, conn: &mut Conn, until: DateTime<Utc>) -> Result<bool, Error> {
+        let mine = jobs::table.find(self.id).filter(jobs::attempts.eq(self.attempts));
+        Ok(diesel::update(mine).set(jobs::locked_until.eq(until)).execute(conn).await? == 1)
     }
 
     /// It is done. Has no effect when somebody else has it by now.

@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod mail;
 pub mod metrics;
 pub mod pages;
+pub mod personal_data;
 pub mod policy;
 pub mod rates;
 pub mod redis;

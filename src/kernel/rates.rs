@@ -20,6 +20,9 @@ use crate::kernel::config::{self, Limit};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::redis::Redis;
 
+/// All of them.
+const ALL: [Rate; 5] = [Rate::Default, Rate::Write, Rate::Message, Rate::Authentication, Rate::Sensitive];
+
 /// Which limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rate {
@@ -142,6 +145,17 @@ impl Rates {
         Ok(Allowance { limit: limit.calls, remaining: slot.left + slot.taken, reset })
     }
 
+    /// Forgets all that is counted of a subject.
+    pub async fn forget(&self, subject: Subject) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        for rate in ALL {
+            self.slots.invalidate(&(rate, subject));
+            pipeline.cmd("DEL").arg(self.redis.name(&key(rate, subject))).ignore();
+        }
+        let away = |error| Error::new(Reason::ServiceUnavailable, "Redis is away").caused_by(error);
+        self.redis.run(&pipeline).await.map_err(away)
+    }
+
     /// The limit that counts a subject's calls.
     pub fn limit(&self, rate: Rate, subject: Subject) -> Limit {
         let limit = match (rate, subject) {
@@ -157,11 +171,7 @@ impl Rates {
 
     /// Takes calls from Redis; `None` while it is away.
     async fn take(&self, rate: Rate, subject: Subject, limit: Limit) -> Option<Granted> {
-        let name = match subject {
-            Subject::Account(id) => format!("rate:{rate:?}:account:{id}"),
-            Subject::Address(address) => format!("rate:{rate:?}:address:{address}"),
-            Subject::Named(hash) => format!("rate:{rate:?}:named:{:032x}", u128::from_be_bytes(hash)),
-        };
+        let name = key(rate, subject);
         let mut pipeline = redis::pipe();
         let command = pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(self.redis.name(&name));
         command.arg(limit.interval()).arg(limit.calls).arg((limit.calls / 100).max(1));
@@ -174,6 +184,15 @@ impl Rates {
                 None
             }
         }
+    }
+}
+
+/// Where Redis counts a subject's calls.
+fn key(rate: Rate, subject: Subject) -> String {
+    match subject {
+        Subject::Account(id) => format!("rate:{rate:?}:account:{id}"),
+        Subject::Address(address) => format!("rate:{rate:?}:address:{address}"),
+        Subject::Named(hash) => format!("rate:{rate:?}:named:{:032x}", u128::from_be_bytes(hash)),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod doctor;
 pub(crate) mod edge;
 pub(crate) mod listener;
 pub mod openapi;
+pub mod personal_data;
 pub(crate) mod ways;
 pub mod worker;
 
@@ -28,6 +29,7 @@ use self::listener::{Port, bind};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
 use crate::domains::passkeys::PasskeyService;
+use crate::domains::privacy::PrivacyService;
 use crate::domains::roles::{RoleService, Roles};
 use crate::domains::two_factor::TwoFactorService;
 use crate::domains::users::UserService;
@@ -39,6 +41,7 @@ use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
+use crate::proto::rialto::privacy::v1::privacy_service_server::PrivacyServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorServiceServer;
 use crate::proto::rialto::users::v1::user_service_server::UserServiceServer;
@@ -135,6 +138,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
         )
         .add_service(
             PasskeyServiceServer::new(passkeys)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            PrivacyServiceServer::new(PrivacyService::new(app.clone(), Arc::clone(sessions)))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

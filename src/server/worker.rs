@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domains::{auth, passkeys, roles, two_factor};
+use super::personal_data::PARTS;
+use crate::domains::{auth, passkeys, privacy, roles, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::jobs::{self, Handlers};
@@ -16,7 +17,7 @@ pub async fn run(app: App) {
 
 /// Who does the jobs of which kind: each domain adds its own.
 fn handlers() -> Handlers {
-    auth::jobs::handlers(Handlers::default())
+    privacy::jobs::handlers(auth::jobs::handlers(Handlers::default()), PARTS)
 }
 
 /// What is done every ten minutes.
@@ -51,6 +52,18 @@ async fn periodic(app: &App) {
             Ok(0) => {}
             Ok(registrations) => tracing::info!(registrations, "deleted registrations that nobody has verified"),
             Err(error) => tracing::warn!(%error, "old registrations can't be deleted"),
+        }
+        match auth::jobs::delete_expired_email_changes(app).await {
+            Ok(0) => {}
+            Ok(changes) => {
+                tracing::info!(changes, "deleted changes of e-mail addresses that can't be confirmed or undone")
+            }
+            Err(error) => tracing::warn!(%error, "expired changes of e-mail addresses can't be deleted"),
+        }
+        match privacy::jobs::delete_expired_exports(app).await {
+            Ok(0) => {}
+            Ok(exports) => tracing::info!(exports, "deleted expired archives"),
+            Err(error) => tracing::warn!(%error, "expired archives can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(app).await {
             Ok(0) => {}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use diesel_async::AsyncConnection;
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use rialto::kernel::error::{Error, Reason};
 use rialto::kernel::jobs::{self, Failure, Handlers, Job, NewJob};
 use serde_json::json;
@@ -112,6 +112,36 @@ async fn the_job_of_a_worker_that_was_killed_runs_again() {
     world.clock.advance(Duration::from_secs(61));
     soon(again.notified()).await;
     eventually(async || world.count("jobs").await == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_what_takes_long_until_somebody_else_has_it() {
+    /// Tells when the handler is dropped.
+    struct Dropped(Arc<Notify>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let world = World::new().await;
+    let node = world.node().await;
+    let dropped = Arc::new(Notify::new());
+    let notify = Arc::clone(&dropped);
+    worker(&node, move |_| {
+        let guard = Dropped(Arc::clone(&notify));
+        async move {
+            std::future::pending::<()>().await;
+            drop(guard);
+            Ok(())
+        }
+    });
+    enqueue(&node, 1, None).await;
+    let renewed = "jobs WHERE attempts = 1 AND locked_until > created_at + interval '65 seconds'";
+    eventually(async || world.count(renewed).await == 1).await;
+    let taken = "UPDATE jobs SET attempts = attempts + 1";
+    world.database().await.batch_execute(taken).await.unwrap();
+    soon(dropped.notified()).await;
+    assert_eq!(world.count("jobs WHERE attempts = 2 AND state = 'ready'").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

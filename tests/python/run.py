@@ -14,7 +14,14 @@ HERE = Path(__file__).parent
 LIMIT = 120
 # Those that can share a server. crash_client starts its own, to kill it, identity_client one that asks more of accounts;
 # envoy_client starts gateways.
-ON_SHARED_SERVER = ["stubs_client", "two_factor_client", "reflection_client", "openapi_client", "websocket_client"]
+ON_SHARED_SERVER = [
+    "stubs_client",
+    "two_factor_client",
+    "privacy_client",
+    "reflection_client",
+    "openapi_client",
+    "websocket_client",
+]
 SCRIPTS = [*ON_SHARED_SERVER, "identity_client", "crash_client", "envoy_client"]
 
 

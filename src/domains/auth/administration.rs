@@ -51,8 +51,6 @@ pub enum StateChange<'a> {
     Suspend,
     /// From suspended to active.
     Reinstate,
-    /// From any to deleted. Ends all sessions.
-    Delete,
 }
 
 impl<'a> StateChange<'a> {
@@ -86,7 +84,6 @@ pub async fn change_state(
             StateChange::Reject(reason) => (Account::reject(conn, id, reason, now).await?, Some(Notice::Rejected)),
             StateChange::Suspend => (Account::suspend(conn, id, now).await?, None),
             StateChange::Reinstate => (Account::reinstate(conn, id, now).await?, None),
-            StateChange::Delete => (Account::delete(conn, id, now).await?, None),
         };
         if let Some(notice) = notice {
             jobs::notice(app, id, notice)?.enqueue(conn).await?;

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::challenge::Challenge;
+use super::model::email_change::{EmailChange, EmailUndo};
 use super::model::registration::Registration;
 use super::model::reset::PasswordReset;
 use super::model::{Account, Session, fold_email};
-use super::{mails, throttle};
+use super::{email_change, mails, throttle};
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
 use crate::kernel::jobs::{Failure, Handlers, Job, NewJob};
@@ -107,6 +108,12 @@ pub fn handlers(handlers: Handlers) -> Handlers {
         })
         .handle(RESET_PASSWORD, |app, job: Job<String>| async move { send_reset(&app, job.id, &job.payload).await })
         .handle(NOTICE, |app, job: Job<ToAccount>| async move { send_notice(&app, job.id, job.payload).await })
+        .handle(email_change::CONFIRM, |app, job: Job<Uuid>| async move {
+            email_change::send_confirmation(&app, job.id, job.payload).await
+        })
+        .handle(email_change::UNDO, |app, job: Job<Uuid>| async move {
+            email_change::send_undo(&app, job.id, job.payload).await
+        })
 }
 
 async fn send_verification(app: &App, job: Uuid, registration: Option<Registration>) -> Result<(), Failure> {
@@ -151,11 +158,11 @@ async fn send_notice(app: &App, job: Uuid, about: ToAccount) -> Result<(), Failu
     send(app, job, mail).await
 }
 
-async fn send(app: &App, job: Uuid, mail: Mail) -> Result<(), Failure> {
+pub(super) async fn send(app: &App, job: Uuid, mail: Mail) -> Result<(), Failure> {
     app.mail.send(job, app.clock.now(), &mail).await
 }
 
-fn token(app: &App) -> Result<String, Error> {
+pub(super) fn token(app: &App) -> Result<String, Error> {
     Ok(URL_SAFE_NO_PAD.encode(app.rng.bytes::<32>()?))
 }
 
@@ -170,6 +177,13 @@ pub async fn delete_stale_registrations(app: &App) -> Result<usize, Error> {
     let (mut conn, now) = (app.db.get().await?, app.clock.now());
     let resets = PasswordReset::delete_expired(&mut conn, now - REGISTRATIONS_KEPT).await?;
     Ok(resets + Registration::delete_old(&mut conn, now - REGISTRATIONS_KEPT).await?)
+}
+
+/// Forgets changes of e-mail addresses that can't be confirmed or undone any more; returns how many.
+pub async fn delete_expired_email_changes(app: &App) -> Result<usize, Error> {
+    let (mut conn, now) = (app.db.get().await?, app.clock.now());
+    let undos = EmailUndo::delete_expired(&mut conn, now).await?;
+    Ok(undos + EmailChange::delete_old(&mut conn, now - email_change::UNDO_LIFETIME).await?)
 }
 
 /// Forgets login challenges that have expired; returns how many.

@@ -51,6 +51,39 @@ pub fn reset_password(server: &Server, account: &Account, token: &str, seconds: 
     }
 }
 
+/// Proves that the owner of an account reads mail to another address.
+pub fn confirm_email(server: &Server, account: &Account, email: &str, token: &str, seconds: u32) -> Mail {
+    Mail {
+        to: email.into(),
+        subject: "Confirm your new e-mail address".into(),
+        paragraphs: vec![
+            hello(account),
+            format!("this is to be the address of your account. Confirm it within {}.", span(seconds)),
+            "If it was not you who asked for this, ignore this mail: nothing will change.".into(),
+        ],
+        link: Some(link(server, "Confirm the address", &format!("/confirm-email-change?token={token}"))),
+    }
+}
+
+/// Tells an address that its account is to get another one, and how to take it back.
+pub fn undo_email(server: &Server, account: &Account, email: &str, token: &str, until: &str) -> Mail {
+    Mail {
+        to: email.into(),
+        subject: "Your e-mail address is to change".into(),
+        paragraphs: vec![
+            hello(account),
+            "somebody who has logged in to your account has asked to give it another e-mail address. If it was you, there is \
+             nothing to do here."
+                .into(),
+            format!(
+                "If it was not you, take your account back by this link until {until}: it gets this address again, every \
+                 session ends, and you set a new password."
+            ),
+        ],
+        link: Some(link(server, "It was not me", &format!("/undo-email-change?token={token}"))),
+    }
+}
+
 /// Tells the owner of an account something.
 pub fn notice(server: &Server, account: &Account, notice: &Notice, reason: Option<String>) -> Mail {
     let was_it_you = "If it was not you, reset your password now: that ends every session.";

@@ -11,8 +11,8 @@
 //! [`Sessions::require_recent_authentication`] and [`Confirmation`] (before what only the owner may do), [`may_act_on`] (before
 //! what is done to somebody else's account), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`lock_second_factor`] and [`set_two_factor`] (`two_factor`, `passkeys`),
-//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`jobs::notice`] (what an
-//! owner is told by mail) and [`seed_accounts`] (demo data). They may read
+//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`delete`] and [`restore`]
+//! (`privacy`), [`jobs::notice`] (what an owner is told by mail) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
 
 mod administration;
@@ -21,12 +21,15 @@ mod client;
 mod confirm;
 mod cookies;
 mod csrf;
+mod deletion;
+mod email_change;
 mod login;
 mod mails;
 mod model;
 mod passkey_login;
 mod password_policy;
 mod passwords;
+mod personal_data;
 mod recovery;
 mod registration;
 mod service;
@@ -50,9 +53,11 @@ pub use administration::{StateChange, change_state, may_act_on};
 pub use client::Client;
 pub use confirm::Confirmation;
 pub use cookies::{ACCESS, Browser, CSRF_TOKEN, Manner, REFRESH, device_token};
+pub use deletion::{delete, restore};
 pub use login::Opened;
 pub use model::states::state_by_name;
 pub use passkey_login::{challenged_account, lock_second_factor, reauthenticated};
+pub use personal_data::PERSONAL_DATA;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;

@@ -1,6 +1,7 @@
 //! Rows and SQL of accounts, sessions and refresh tokens; in modules of their own what leads to an account and back into it.
 
 pub mod device;
+pub mod email_change;
 pub mod registration;
 pub mod reset;
 pub mod states;

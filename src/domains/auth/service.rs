@@ -26,14 +26,15 @@ use crate::kernel::wire;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
 use crate::proto::rialto::auth::v1::{
     ApproveAccountRequest, ApproveAccountResponse, ChangePasswordRequest, ChangePasswordResponse,
-    ForgotPasswordRequest, ForgotPasswordResponse, GetCsrfTokenRequest, GetCsrfTokenResponse, GetMeRequest,
-    GetMeResponse, ListPendingAccountsRequest, ListPendingAccountsResponse, ListSessionsRequest, ListSessionsResponse,
-    LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, ReauthenticateRequest, ReauthenticateResponse,
-    RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, ReinstateAccountRequest,
-    ReinstateAccountResponse, RejectAccountRequest, RejectAccountResponse, ResendVerificationRequest,
-    ResendVerificationResponse, ResetPasswordRequest, ResetPasswordResponse, RevokeSessionRequest,
-    RevokeSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse, SuspendAccountRequest,
-    SuspendAccountResponse, UnlockAccountRequest, UnlockAccountResponse, VerifyEmailRequest, VerifyEmailResponse,
+    ConfirmEmailChangeRequest, ConfirmEmailChangeResponse, ForgotPasswordRequest, ForgotPasswordResponse,
+    GetCsrfTokenRequest, GetCsrfTokenResponse, GetMeRequest, GetMeResponse, ListPendingAccountsRequest,
+    ListPendingAccountsResponse, ListSessionsRequest, ListSessionsResponse, LoginRequest, LoginResponse, LogoutRequest,
+    LogoutResponse, ReauthenticateRequest, ReauthenticateResponse, RefreshRequest, RefreshResponse, RegisterRequest,
+    RegisterResponse, ReinstateAccountRequest, ReinstateAccountResponse, RejectAccountRequest, RejectAccountResponse,
+    RequestEmailChangeRequest, RequestEmailChangeResponse, ResendVerificationRequest, ResendVerificationResponse,
+    ResetPasswordRequest, ResetPasswordResponse, RevokeSessionRequest, RevokeSessionResponse, RevokeSessionsRequest,
+    RevokeSessionsResponse, SuspendAccountRequest, SuspendAccountResponse, UndoEmailChangeRequest,
+    UndoEmailChangeResponse, UnlockAccountRequest, UnlockAccountResponse, VerifyEmailRequest, VerifyEmailResponse,
     VerifyTwoFactorRequest, VerifyTwoFactorResponse,
 };
 
@@ -276,6 +277,31 @@ impl Contract for AuthService {
             token_type: handed.token_type,
             csrf_token: handed.csrf_token,
         }))
+    }
+
+    async fn request_email_change(
+        &self,
+        request: Request<RequestEmailChangeRequest>,
+    ) -> Result<Response<RequestEmailChangeResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        self.begin_email_change(&caller, &request.get_ref().new_email).await?;
+        Ok(Response::new(RequestEmailChangeResponse {}))
+    }
+
+    async fn confirm_email_change(
+        &self,
+        request: Request<ConfirmEmailChangeRequest>,
+    ) -> Result<Response<ConfirmEmailChangeResponse>, Status> {
+        let account = self.finish_email_change(&request.get_ref().token).await?;
+        Ok(ActingAccount(account.id).on(ConfirmEmailChangeResponse { account: Some((&account).into()) }))
+    }
+
+    async fn undo_email_change(
+        &self,
+        request: Request<UndoEmailChangeRequest>,
+    ) -> Result<Response<UndoEmailChangeResponse>, Status> {
+        let account_id = self.take_back(&request.get_ref().token).await?;
+        Ok(ActingAccount(account_id).on(UndoEmailChangeResponse {}))
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {

@@ -10,6 +10,7 @@ mod committer;
 mod connect;
 mod live;
 mod model;
+mod personal_data;
 mod service;
 mod wire;
 
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
 
+pub use personal_data::PERSONAL_DATA;
 pub use service::MessagingService;
 
 /// Creates a conversation of the demo data and says its lines, each by the member of that index; returns its id.

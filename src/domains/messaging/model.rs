@@ -21,7 +21,8 @@ use crate::schema::{conversation_members, conversations, messages};
 pub struct Conversation {
     pub id: Uuid,
     pub title: String,
-    pub created_by: Uuid,
+    /// `None` when that account was erased.
+    pub created_by: Option<Uuid>,
     pub created_at: DateTime<Utc>,
     pub active_at: DateTime<Utc>,
     pub last_seq: i64,
@@ -53,7 +54,7 @@ impl<'a> Visible<'a> {
         let account_id = self.account_id;
         let predicate = || {
             self.scope.predicate(|condition| match condition {
-                Condition::Own => Box::new(conversations::created_by.eq(account_id)),
+                Condition::Own => Box::new(conversations::created_by.is_not_distinct_from(Some(account_id))),
                 Condition::Member => Box::new(conversation_members::account_id.eq(account_id)),
                 // The contract names no other field.
                 Condition::Equals { value, .. } => Box::new(conversations::title.eq(value.to_string())),
@@ -66,7 +67,7 @@ impl<'a> Visible<'a> {
 impl Conversation {
     /// One without messages.
     pub fn new(id: Uuid, title: &str, created_by: Uuid, now: DateTime<Utc>) -> Self {
-        Self { id, title: title.to_owned(), created_by, created_at: now, active_at: now, last_seq: 0 }
+        Self { id, title: title.to_owned(), created_by: Some(created_by), created_at: now, active_at: now, last_seq: 0 }
     }
 
     /// Inserts it with its members.

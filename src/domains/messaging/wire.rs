@@ -32,7 +32,7 @@ pub fn conversation(conversation: &model::Conversation, members: impl Iterator<I
         id: conversation.id.to_string(),
         title: conversation.title.clone(),
         member_ids: members.map(|id| id.to_string()).collect(),
-        created_by: conversation.created_by.to_string(),
+        created_by: conversation.created_by.map(|id| id.to_string()).unwrap_or_default(),
         created_at: Some(timestamp(conversation.created_at)),
         active_at: Some(timestamp(conversation.active_at)),
         last_seq: conversation.last_seq,

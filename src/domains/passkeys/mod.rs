@@ -9,6 +9,7 @@
 
 mod assertion;
 mod model;
+mod personal_data;
 mod relying_party;
 mod service;
 mod wire;
@@ -22,6 +23,7 @@ use crate::kernel::error::Error;
 
 pub use assertion::Assertion;
 pub use model::Purpose;
+pub use personal_data::PERSONAL_DATA;
 pub use service::PasskeyService;
 
 /// How many passkeys an account has.

@@ -11,6 +11,7 @@ mod change;
 mod directory;
 mod graph;
 mod model;
+mod personal_data;
 mod service;
 mod wire;
 
@@ -18,4 +19,5 @@ pub mod jobs;
 
 pub use change::require_reach;
 pub use directory::Roles;
+pub use personal_data::PERSONAL_DATA;
 pub use service::RoleService;

@@ -10,6 +10,7 @@
 
 mod backup_codes;
 mod model;
+mod personal_data;
 mod qr;
 mod rotation;
 mod service;
@@ -28,6 +29,7 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::proto::rialto::auth::v1::SecondFactor;
 
+pub use personal_data::PERSONAL_DATA;
 pub use rotation::{Resealed, reseal};
 pub use service::TwoFactorService;
 

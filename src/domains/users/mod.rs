@@ -12,6 +12,7 @@ mod edit;
 mod handle;
 mod list;
 mod model;
+mod personal_data;
 mod service;
 mod wire;
 
@@ -22,6 +23,7 @@ use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
+pub use personal_data::PERSONAL_DATA;
 pub use service::UserService;
 
 /// To which of these accounts, in their order, `from` may write. `contacts` are those that it shares a conversation with.

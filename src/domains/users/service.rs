@@ -11,6 +11,7 @@ use super::handle;
 use super::list::List;
 use super::model::{Blocked, Profile, Viewer};
 use crate::domains::auth::{self, Sessions, StateChange};
+use crate::domains::privacy;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::Error;
@@ -182,8 +183,8 @@ impl Contract for UserService {
     async fn delete_me(&self, request: Request<DeleteMeRequest>) -> Result<Response<DeleteMeResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         self.sessions.require_recent_authentication(&caller).await?;
-        auth::change_state(&self.app, &self.sessions, &caller, caller.account_id, StateChange::Delete).await?;
-        Ok(Response::new(DeleteMeResponse {}))
+        let erase_at = privacy::delete_account(&self.app, &self.sessions, &caller, caller.account_id).await?;
+        Ok(Response::new(DeleteMeResponse { erase_at: Some(wire::timestamp(erase_at)) }))
     }
 
     async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
@@ -191,8 +192,8 @@ impl Contract for UserService {
         let id = wire::id("user_id", &request.get_ref().user_id)?;
         // As one's own: an administrator's is among those that can be named.
         self.sessions.require_recent_authentication(&caller).await?;
-        auth::change_state(&self.app, &self.sessions, &caller, id, StateChange::Delete).await?;
-        Ok(Response::new(DeleteUserResponse {}))
+        let erase_at = privacy::delete_account(&self.app, &self.sessions, &caller, id).await?;
+        Ok(Response::new(DeleteUserResponse { erase_at: Some(wire::timestamp(erase_at)) }))
     }
 
     async fn block_user(&self, request: Request<BlockUserRequest>) -> Result<Response<BlockUserResponse>, Status> {

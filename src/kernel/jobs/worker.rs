@@ -19,9 +19,11 @@ use super::{CHANNEL, Claimed};
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Reason};
 
-/// How long a worker has a job. A handler is stopped some time before.
+/// How long a worker has a job, unless it renews that. An ordinary handler is stopped some time before.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
+const RENEWAL: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(45);
+const LONG_LIMIT: Duration = Duration::from_secs(3600);
 /// How long a job waits at most when nobody tells of it.
 const POLL: Duration = Duration::from_secs(1);
 /// How long the second attempt waits; each further one twice as long as the one before, up to the longest.
@@ -54,7 +56,7 @@ impl From<Error> for Failure {
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
-type Handler = Box<dyn Fn(App, Uuid, Value) -> Running + Send + Sync>;
+type Handler = (Duration, Box<dyn Fn(App, Uuid, Value) -> Running + Send + Sync>);
 
 /// Who does the jobs of which kind.
 #[derive(Default)]
@@ -62,8 +64,30 @@ pub struct Handlers(HashMap<&'static str, Handler>);
 
 impl Handlers {
     /// Adds the handler of a kind. It is stopped when it takes longer than 45 seconds, and may run more than once.
-    pub fn handle<P, F>(
+    pub fn handle<P, F>(self, kind: &'static str, handler: impl Fn(App, Job<P>) -> F + Send + Sync + 'static) -> Self
+    where
+        P: DeserializeOwned,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.handle_within(LIMIT, kind, handler)
+    }
+
+    /// The same for what takes long: it is stopped when it takes longer than an hour. The worker keeps the job meanwhile.
+    pub fn handle_long<P, F>(
+        self,
+        kind: &'static str,
+        handler: impl Fn(App, Job<P>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: DeserializeOwned,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.handle_within(LONG_LIMIT, kind, handler)
+    }
+
+    fn handle_within<P, F>(
         mut self,
+        limit: Duration,
         kind: &'static str,
         handler: impl Fn(App, Job<P>) -> F + Send + Sync + 'static,
     ) -> Self
@@ -80,7 +104,7 @@ impl Handlers {
                 }
             }
         };
-        self.0.insert(kind, Box::new(handler));
+        self.0.insert(kind, (limit, Box::new(handler)));
         self
     }
 }
@@ -160,13 +184,35 @@ async fn attempt(app: &App, handlers: &Handlers, job: &Claimed) -> Result<(), Fa
         return Err(Failure::Never(Error::new(Reason::Internal, message)));
     }
     let unknown = || Failure::Retry(Error::new(Reason::Internal, "there is no handler"));
-    let handler = handlers.0.get(job.kind.as_str()).ok_or_else(unknown)?;
+    let (limit, handler) = handlers.0.get(job.kind.as_str()).ok_or_else(unknown)?;
     let work = AssertUnwindSafe(handler(app.clone(), job.id, job.payload.clone())).catch_unwind();
-    match tokio::time::timeout(LIMIT, work).await {
+    let work = tokio::time::timeout(*limit, work);
+    let finished = tokio::select! {
+        finished = work => finished,
+        () = keep(app, job) => {
+            return Err(Failure::Retry(Error::new(Reason::Internal, "somebody else has the job")));
+        }
+    };
+    match finished {
         Ok(Ok(result)) => result,
         // The panic hook has logged where and why.
         Ok(Err(_)) => Err(Error::new(Reason::Internal, "the handler panicked").into()),
         Err(_) => Err(Error::new(Reason::Timeout, "the handler took too long").into()),
+    }
+}
+
+/// Keeps a job for its handler; returns when somebody else has got it.
+async fn keep(app: &App, job: &Claimed) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let renewed = async { job.renew(&mut *app.db.get().await?, app.clock.now() + LEASE).await };
+        match renewed.await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(kind = job.kind, id = %job.id, error = error.report(), "a job was not renewed");
+            }
+        }
     }
 }
 

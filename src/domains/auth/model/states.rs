@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -79,6 +80,11 @@ impl Account {
         Ok(deleted)
     }
 
+    /// From deleted to the state that it had.
+    pub async fn restore(conn: &mut Conn, id: Uuid, state: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        Self::change(conn, id, "deleted", state, now).await
+    }
+
     /// Why it was rejected.
     pub async fn rejection_reason(conn: &mut Conn, id: Uuid) -> Result<Option<String>, Error> {
         let reason = accounts::table.find(id).select(accounts::rejection_reason).first(conn).await;
@@ -125,6 +131,28 @@ impl Account {
             .get_result(conn)
             .await?;
         Ok(Some(changed))
+    }
+
+    /// Gives it an address that its owner reads mail to: every access token is void, and so is every token to reset the
+    /// password, which the old address has. An error if the address has an account.
+    pub async fn set_email(conn: &mut Conn, id: Uuid, email: &str, now: DateTime<Utc>) -> Result<Self, Error> {
+        super::reset::PasswordReset::void(conn, id).await?;
+        let changed = diesel::update(accounts::table.find(id))
+            .set((
+                accounts::email.eq(email),
+                accounts::email_verified_at.eq(now),
+                accounts::token_version.eq(accounts::token_version + 1),
+                accounts::updated_at.eq(now),
+            ))
+            .returning(Self::as_select())
+            .get_result(conn)
+            .await;
+        match changed {
+            Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {
+                Err(Error::new(Reason::ResourceAlreadyExists, "this e-mail address has an account"))
+            }
+            changed => Ok(changed?),
+        }
     }
 
     /// Notes that the owner of the account reads mail to its address.

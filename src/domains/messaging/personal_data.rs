@@ -1,0 +1,50 @@
+//! What conversations hold about a person.
+
+use crate::kernel::personal_data::{File, Part};
+
+/// Conversations and messages. Members don't leave, so that an account's messages are in the conversations that it is a
+/// member of, and nothing has to be found among all messages.
+///
+/// Erased messages stay as numbers without sender and text: conversations have no holes. A conversation goes altogether
+/// when nobody else is left in it.
+pub const PERSONAL_DATA: Part = Part {
+    name: "messages",
+    files: &[
+        File {
+            name: "conversations.json",
+            description: "The conversations that you are a member of, with the ids of their members.",
+            query: "SELECT c.id, c.title, c.created_by, c.created_at, c.active_at, m.joined_at, \
+                    ARRAY(SELECT o.account_id FROM conversation_members o WHERE o.conversation_id = c.id \
+                    ORDER BY o.account_id) AS members \
+                    FROM conversation_members m JOIN conversations c ON c.id = m.conversation_id \
+                    WHERE m.account_id = $1 ORDER BY c.id",
+        },
+        File {
+            name: "messages.json",
+            description: "The messages of these conversations, yours (your id is in account.json) and those sent to you.",
+            query: "SELECT m.conversation_id, m.seq, m.id, m.sender_id, m.client_message_id, m.text, m.created_at \
+                    FROM conversation_members c JOIN messages m ON m.conversation_id = c.conversation_id \
+                    WHERE c.account_id = $1 ORDER BY m.conversation_id, m.seq",
+        },
+    ],
+    left_out: &[],
+    erase: &[
+        // Alone in a conversation: first its messages, some at a time, then itself.
+        "DELETE FROM messages WHERE (conversation_id, seq) IN ( \
+             SELECT m.conversation_id, m.seq FROM conversation_members c \
+             JOIN messages m ON m.conversation_id = c.conversation_id \
+             WHERE c.account_id = $1 AND NOT EXISTS (SELECT FROM conversation_members o \
+                 WHERE o.conversation_id = c.conversation_id AND o.account_id <> $1) LIMIT 5000)",
+        "DELETE FROM conversations WHERE id IN ( \
+             SELECT c.conversation_id FROM conversation_members c \
+             WHERE c.account_id = $1 AND NOT EXISTS (SELECT FROM conversation_members o \
+                 WHERE o.conversation_id = c.conversation_id AND o.account_id <> $1) LIMIT 1000)",
+        // The name that the client gave a message is unique for its sender; those of several erased senders might meet.
+        "UPDATE messages SET sender_id = '00000000-0000-0000-0000-000000000000', text = '', client_message_id = id::text \
+         WHERE (conversation_id, seq) IN ( \
+             SELECT m.conversation_id, m.seq FROM conversation_members c \
+             JOIN messages m ON m.conversation_id = c.conversation_id AND m.sender_id = $1 \
+             WHERE c.account_id = $1 LIMIT 5000)",
+        "DELETE FROM conversation_members WHERE account_id = $1",
+    ],
+};

@@ -1,0 +1,608 @@
+//! Archives of what is held about somebody, and their erasure.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::time::Duration;
+
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use futures_util::future::join_all;
+use reqwest::Method;
+use rialto::proto::rialto::privacy::v1::privacy_service_client::PrivacyServiceClient;
+use rialto::proto::rialto::privacy::v1::{
+    CancelErasureRequest, DownloadExportRequest, ExportState, GetExportRequest, RequestExportRequest,
+    RestoreUserRequest,
+};
+use rialto::proto::rialto::users::v1::{DeleteMeRequest, DeleteUserRequest};
+use rialto::server::personal_data::PARTS;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::harness::{Answer, Authorized, Bearer, Node, PASSWORD, User, World, eventually, number, refusal};
+use crate::smtp::Smtp;
+
+const EXPORT: &str = "/v1/privacy/export";
+const ARCHIVE: &str = "/v1/privacy/export/archive";
+const CANCEL: &str = "/v1/privacy/cancel-erasure";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Longer than the default grace period.
+const GRACE: Duration = Duration::from_secs(15 * 24 * 3600);
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
+async fn with_mail() -> (World, Smtp) {
+    let (mut world, smtp) = (World::new().await, Smtp::start().await);
+    world.config.mail = smtp.config();
+    world.config.server.public_url = "https://app.example.com".into();
+    (world, smtp)
+}
+
+fn privacy(node: &Node, user: &User) -> PrivacyServiceClient<Authorized> {
+    PrivacyServiceClient::with_interceptor(node.channel(), Bearer(user.token.clone()))
+}
+
+/// A text that the database answers.
+async fn text(world: &World, query: &str) -> String {
+    #[derive(diesel::QueryableByName)]
+    struct Text {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        text: String,
+    }
+    let query = diesel::sql_query(format!("SELECT coalesce(({query})::text, '') AS text"));
+    query.get_result::<Text>(&mut world.database().await).await.unwrap().text
+}
+
+/// Waits until an archive can be downloaded; returns what is told of it.
+async fn ready(node: &Node, user: &User) -> Value {
+    let mut export = Value::Null;
+    eventually(async || {
+        export = user.get(node, EXPORT).await.ok();
+        export["state"] == "EXPORT_STATE_READY"
+    })
+    .await;
+    export
+}
+
+async fn download(node: &Node, user: &User) -> reqwest::Response {
+    node.http().get(node.url(ARCHIVE)).bearer_auth(&user.token).send().await.unwrap()
+}
+
+/// What an archive has in it: the JSON of its files, and its README.
+fn unpack(archive: Vec<u8>) -> (Value, String) {
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();
+    let (mut files, mut readme) = (json!({}), String::new());
+    for index in 0..zip.len() {
+        let mut file = zip.by_index(index).unwrap();
+        let (name, mut text) = (file.name().unwrap().into_owned(), String::new());
+        file.read_to_string(&mut text).unwrap();
+        match name.as_str() {
+            "README.txt" => readme = text,
+            _ => files[name] = serde_json::from_str(&text).unwrap(),
+        }
+    }
+    (files, readme)
+}
+
+/// Somebody of whom every domain holds something, and somebody else. The names are found nowhere by chance.
+struct Lives {
+    ann: User,
+    bob: User,
+    /// What must not be found anywhere once Ann was erased.
+    traces: Vec<String>,
+    with_bob: String,
+}
+
+async fn live(world: &World, node: &Node) -> Lives {
+    let (ann, bob, admin) =
+        (node.user("annika-qx").await, node.user("bob").await, world.administrator(node, "boss").await);
+    let handle = json!({ "handle": "annikahandle", "displayName": "Annika Quixote", "bio": "I am Annika Quixote" });
+    ann.call(node, Method::PATCH, "/v1/users/me", handle).await.ok();
+    let with_bob = ann.conversation(node, &[&bob]).await;
+    ann.send(node, &with_bob, "from annika-qx").await;
+    bob.send(node, &with_bob, "from bob").await;
+    let alone = ann.conversation(node, &[&ann]).await;
+    ann.send(node, &alone, "a note of annika-qx").await;
+    ann.post(node, &format!("/v1/users/{}/block", admin.id), json!({})).await.ok();
+    admin.post(node, &format!("/v1/users/{}/block", ann.id), json!({})).await.ok();
+    ann.post(node, "/v1/twofa/setup", json!({ "password": PASSWORD })).await.ok();
+    let role = admin.post(node, "/v1/roles", json!({ "name": "helper", "grants": [] })).await.ok();
+    let assign = json!({ "role_id": role["id"] });
+    admin.post(node, &format!("/v1/accounts/{}/roles", ann.id), assign).await.ok();
+    ann.post(node, "/v1/auth/forgot-password", json!({ "email": ann.email })).await.ok();
+    let mut database = world.database().await;
+    // What other ways lead to as well, but not in a moment.
+    let rows = format!(
+        "INSERT INTO idempotency_keys (account_id, method, key, request_hash, created_at, response)
+             VALUES ('{id}', 'm', 'k', '', now(), convert_to('{email}', 'UTF8'));
+         INSERT INTO backup_codes (account_id, hash, created_at) VALUES ('{id}', 'x', now());
+         INSERT INTO login_challenges (hash, account_id, credentials, client, expires_at)
+             VALUES ('h', '{id}', '', '', now() + interval '1 year');
+         INSERT INTO registrations (id, email, display_name, password_hash, created_at)
+             VALUES (gen_random_uuid(), '{email}', 'Annika Quixote', '', now() + interval '1 year');
+         INSERT INTO roles (id, name, description, created_by, created_at, updated_at)
+             VALUES (gen_random_uuid(), 'hers', '', '{id}', now(), now());
+         INSERT INTO account_roles (account_id, role_id, assigned_by, assigned_at)
+             SELECT '{bob}', id, '{id}', now() FROM roles WHERE name = 'hers';
+         INSERT INTO jobs (id, kind, payload, state, run_at, created_at, last_error) VALUES
+             (gen_random_uuid(), 'auth.reset_password', to_jsonb('{email}'::text), 'dead', now(), now(), NULL),
+             (gen_random_uuid(), 'auth.notice', jsonb_build_object('account_id', '{id}'), 'dead', now(), now(), NULL),
+             (gen_random_uuid(), 'auth.verification', '\"x\"', 'dead', now(), now(), '550 no {email}');
+         INSERT INTO email_changes (account_id, new_email, session_id, created_at)
+             VALUES ('{id}', 'annika-qx2@example.com', gen_random_uuid(), now());
+         INSERT INTO email_undos (id, account_id, email, created_at, expires_at)
+             VALUES (gen_random_uuid(), '{id}', 'annika-qx0@example.com', now(), now() + interval '1 year');",
+        id = ann.id,
+        email = ann.email,
+        bob = bob.id,
+    );
+    database.batch_execute(&rows).await.unwrap();
+    // The tests' limits are so wide that what is counted is forgotten in no time.
+    let redis = &node.server.app.redis;
+    let mut pipeline = redis::pipe();
+    for rate in ["Default", "Write", "Message", "Authentication", "Sensitive", "SecondFactor"] {
+        pipeline.set(redis.name(&format!("rate:{rate}:account:{}", ann.id)), "1").ignore();
+    }
+    redis.run::<()>(&pipeline).await.unwrap();
+    let traces = vec![ann.id.clone(), "annika-qx".into(), "annika quixote".into(), "annikahandle".into()];
+    Lives { ann, bob, traces, with_bob }
+}
+
+/// Where a trace is found: tables, and keys of Redis.
+async fn found(world: &World, node: &Node, traces: &[String]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let tables =
+        text(world, "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'");
+    for table in tables.await.split(' ') {
+        for trace in traces {
+            // Bytes show in hexadecimal; ids are stored as 16 of them in some places.
+            let hex: String = trace.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let bare = trace.replace('-', "");
+            let query = format!(
+                "{table} t WHERE t::text ILIKE '%{trace}%' OR t::text LIKE '%{hex}%' OR t::text LIKE '%{bare}%'"
+            );
+            if world.count(&query).await > 0 {
+                found.insert(table.to_owned());
+            }
+        }
+    }
+    let mut redis = node.server.app.redis.client().get_multiplexed_async_connection().await.unwrap();
+    let pattern = node.server.app.redis.name("*");
+    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap();
+    for key in keys {
+        let dump: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(&mut redis).await.unwrap_or_default();
+        let value = String::from_utf8_lossy(&dump).to_lowercase();
+        if traces.iter().any(|trace| key.contains(trace) || value.contains(trace)) {
+            found.insert(key);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_is_exported_or_left_out_for_a_reason_and_not_both() {
+    let world = World::new().await;
+    let tables = "SELECT string_agg(tablename, ' ') FROM pg_tables WHERE schemaname = 'public' \
+                  AND tablename <> '__diesel_schema_migrations'";
+    let tables = text(&world, tables).await;
+    let words = |query: &str| {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_owned);
+        words.collect::<Vec<_>>()
+    };
+    let exported: BTreeSet<_> = PARTS.iter().flat_map(|part| part.files).flat_map(|file| words(file.query)).collect();
+    let left_out: Vec<_> = PARTS.iter().flat_map(|part| part.left_out).collect();
+    for table in tables.split(' ') {
+        let reasons = left_out.iter().filter(|(name, why)| *name == table && !why.is_empty()).count();
+        assert_eq!(
+            usize::from(exported.contains(table)) + reasons,
+            1,
+            "the table {table} must be in a file of some domain's PERSONAL_DATA, or left out for a reason, and not both"
+        );
+    }
+    for (table, _) in left_out {
+        assert!(tables.split(' ').any(|name| name == *table), "there is no table {table} that could be left out");
+    }
+    let mut names: Vec<_> =
+        PARTS.iter().flat_map(|part| part.files.iter().map(|file| (part.name, file.name))).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "two files of an archive have one name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_has_what_is_held_about_somebody_and_nothing_of_others_and_no_secrets() {
+    let (world, mut smtp) = with_mail().await;
+    let node = world.node().await;
+    let Lives { ann, bob, with_bob, .. } = live(&world, &node).await;
+    node.work();
+    assert_eq!(ann.get(&node, EXPORT).await.ok()["state"], "EXPORT_STATE_NONE");
+    ann.get(&node, ARCHIVE).await.refused(409, "EXPORT_NOT_READY", 3003);
+    let asked = ann.post(&node, EXPORT, json!({})).await.ok();
+    assert!(asked["id"].as_str().is_some_and(|id| !id.is_empty()), "{asked}");
+    let export = ready(&node, &ann).await;
+    let files = PARTS.iter().map(|part| part.files.len()).sum::<usize>();
+    assert_eq!(
+        (&export["filesDone"], &export["files"], &export["percent"]),
+        (&json!(files), &json!(files), &json!(100))
+    );
+    while !smtp.next().await.text.contains("archive of your data") {}
+
+    let response = download(&node, &ann).await;
+    assert_eq!(response.status(), 200);
+    let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(
+        (header("content-type"), header("cache-control")),
+        ("application/zip".into(), "private, no-store".into())
+    );
+    assert_eq!(header("content-length"), export["sizeBytes"].as_str().unwrap());
+    assert!(header("content-disposition").starts_with("attachment; filename=\"data-"));
+    let bytes = response.bytes().await.unwrap();
+    let (files, readme) = unpack(bytes.to_vec());
+
+    let account = &files["account/account.json"][0];
+    assert_eq!((&account["id"], &account["email"]), (&json!(ann.id), &json!(ann.email)));
+    assert_eq!(files["account/sessions.json"].as_array().unwrap().len(), 1);
+    assert_eq!(files["account/known-devices.json"].as_array().unwrap().len(), 1);
+    assert_eq!(files["account/email-changes.json"][0]["new_email"], "annika-qx2@example.com");
+    assert_eq!(files["account/former-addresses.json"][0]["email"], "annika-qx0@example.com");
+    assert_eq!(files["two-factor/two-factor.json"][0]["backup_codes_left"], 1);
+    assert_eq!(files["roles/roles.json"][0]["name"], "helper");
+    assert_eq!(files["roles/made.json"][0]["name"], "hers");
+    assert_eq!(files["profile/profile.json"][0]["handle"], "annikahandle");
+    // Whom she blocks, and not who blocks her.
+    assert_eq!(files["profile/blocks.json"].as_array().unwrap().len(), 1);
+    assert_eq!(files["messages/conversations.json"].as_array().unwrap().len(), 2);
+    let messages = files["messages/messages.json"].as_array().unwrap();
+    let texts = |id: &str| {
+        let of = messages.iter().filter(|message| message["conversation_id"] == id);
+        of.map(|message| message["text"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((messages.len(), texts(&with_bob)), (3, vec!["from annika-qx", "from bob"]));
+    let methods: Vec<_> = files["activity/activity.json"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["method"].as_str().unwrap())
+        .collect();
+    assert!(methods.contains(&"/rialto.users.v1.UserService/UpdateMe"), "{methods:?}");
+    assert!(readme.contains("messages/messages.json") && readme.contains("refresh_tokens"), "{readme}");
+
+    let all = files.to_string();
+    for secret in ["argon2", "hash", "secret", &bob.email] {
+        assert!(!all.contains(secret), "{secret} is in the archive");
+    }
+    // The next one is in its place.
+    let again = ann.post(&node, EXPORT, json!({})).await.ok();
+    assert_ne!(again["id"], asked["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_its_owners_who_has_proved_lately_who_they_are_over_grpc() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    node.work();
+    let mut client = privacy(&node, &ann);
+    client.request_export(RequestExportRequest {}).await.unwrap();
+    ready(&node, &ann).await;
+    let response = client.download_export(DownloadExportRequest {}).await.unwrap();
+    let length: usize = response.metadata().get("x-content-length").unwrap().to_str().unwrap().parse().unwrap();
+    let (mut stream, mut bytes, mut types) = (response.into_inner(), Vec::new(), Vec::new());
+    while let Some(message) = stream.message().await.unwrap() {
+        let body = message.body.unwrap();
+        types.push(body.content_type);
+        bytes.extend(body.data);
+    }
+    assert_eq!((bytes.len(), types[0].as_str()), (length, "application/zip"));
+    assert_eq!(unpack(bytes).0["account/account.json"][0]["email"], "ann@example.com");
+
+    let refused = refusal(privacy(&node, &bob).download_export(DownloadExportRequest {}).await.map(drop));
+    assert_eq!(refused, (Code::FailedPrecondition, "EXPORT_NOT_READY".into()));
+    let theirs = privacy(&node, &bob).get_export(GetExportRequest {}).await.unwrap().into_inner().export.unwrap();
+    assert_eq!((theirs.state(), theirs.id.as_str()), (ExportState::None, ""));
+    node.rest(Method::GET, ARCHIVE, None, None).await.refused(401, "UNAUTHORIZED", 1001);
+
+    world.clock.advance(Duration::from_secs(301));
+    let refused = refusal(client.download_export(DownloadExportRequest {}).await.map(drop));
+    assert_eq!(refused, (Code::PermissionDenied, "REAUTHENTICATION_REQUIRED".into()));
+    let refused = refusal(client.request_export(RequestExportRequest {}).await);
+    assert_eq!(refused, (Code::PermissionDenied, "REAUTHENTICATION_REQUIRED".into()));
+    ann.post(&node, "/v1/auth/reauthenticate", json!({ "password": PASSWORD })).await.ok();
+    let part = node.http().get(node.url(ARCHIVE)).bearer_auth(&ann.token).header("range", "bytes=0-3");
+    let part = part.send().await.unwrap();
+    assert_eq!((part.status().as_u16(), &part.bytes().await.unwrap()[..]), (206, &b"PK\x03\x04"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_requests_at_once_one_archive_comes_and_it_expires() {
+    let world = World::new().await;
+    let (one, two) = (world.node().await, world.node().await);
+    let ann = one.user("ann").await;
+    let requests = (0..6).map(|index| {
+        let mut client = privacy(if index % 2 == 0 { &one } else { &two }, &ann);
+        async move { client.request_export(RequestExportRequest {}).await.unwrap().into_inner().export.unwrap().id }
+    });
+    let ids: BTreeSet<String> = join_all(requests).await.into_iter().collect();
+    assert_eq!((ids.len(), world.count("jobs WHERE kind = 'privacy.export'").await), (1, 1));
+    assert_eq!(ann.get(&one, EXPORT).await.ok()["state"], "EXPORT_STATE_WAITING");
+    let worker = one.work();
+    ready(&two, &ann).await;
+    worker.abort();
+    world.clock.advance(7 * DAY);
+    // The session ended meanwhile.
+    let ann = one.log_in(&ann.email, &ann.id).await;
+    assert_eq!(ann.get(&one, EXPORT).await.ok()["state"], "EXPORT_STATE_NONE");
+    ann.get(&one, ARCHIVE).await.refused(409, "EXPORT_NOT_READY", 3003);
+    assert!(world.count("export_chunks").await > 0);
+    two.work();
+    eventually(async || world.count("exports").await + world.count("export_chunks").await == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_whose_worker_died_is_made_anew_and_what_is_half_done_can_not_be_seen() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let ann = node.user("ann").await;
+    ann.post(&node, EXPORT, json!({})).await.ok();
+    // As a worker leaves it that was killed: the job has its lease, and there are bytes of an attempt.
+    let half = format!(
+        "UPDATE jobs SET attempts = 1, locked_until = '{until}' WHERE kind = 'privacy.export';
+         UPDATE exports SET state = 'running', attempt = 1, files = 15, files_done = 3;
+         INSERT INTO export_chunks SELECT id, 1, 0, 'half of it' FROM exports",
+        until = world.clock.now() + chrono::TimeDelta::seconds(60)
+    );
+    world.database().await.batch_execute(&half).await.unwrap();
+    let export = ann.get(&node, EXPORT).await.ok();
+    assert_eq!((&export["state"], &export["percent"]), (&json!("EXPORT_STATE_RUNNING"), &json!(20)));
+    ann.get(&node, ARCHIVE).await.refused(409, "EXPORT_NOT_READY", 3003);
+    // Asked for again, it is the one that is being made.
+    assert_eq!(ann.post(&node, EXPORT, json!({})).await.ok()["id"], export["id"]);
+    node.work();
+    world.clock.advance(Duration::from_secs(61));
+    ready(&node, &ann).await;
+    let (files, _) = unpack(download(&node, &ann).await.bytes().await.unwrap().to_vec());
+    assert_eq!(files["account/account.json"][0]["email"], "ann@example.com");
+    assert_eq!(world.count("export_chunks WHERE attempt <> 2").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_a_hundred_thousand_messages_comes_in_chunks() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let conversation = ann.conversation(&node, &[&bob]).await;
+    // Text that can't be compressed much.
+    let messages = format!(
+        "INSERT INTO messages SELECT '{conversation}', n, gen_random_uuid(), '{ann}', n::text, md5(n::text), now() \
+         FROM generate_series(1, 100000) n; UPDATE conversations SET last_seq = 100000",
+        ann = ann.id
+    );
+    world.database().await.batch_execute(&messages).await.unwrap();
+    node.work();
+    ann.post(&node, EXPORT, json!({})).await.ok();
+    let mut export = Value::Null;
+    let made = tokio::time::timeout(Duration::from_secs(300), async {
+        while export["state"] != "EXPORT_STATE_READY" {
+            export = ann.get(&node, EXPORT).await.ok();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    made.await.unwrap();
+    assert!(world.count("export_chunks").await > 5);
+    assert_eq!(world.count("export_chunks WHERE length(data) > 262144").await, 0);
+    let bytes = download(&node, &ann).await.bytes().await.unwrap().to_vec();
+    assert_eq!(i64::try_from(bytes.len()).unwrap(), number(&export["sizeBytes"]));
+    let (files, _) = unpack(bytes);
+    let messages = files["messages/messages.json"].as_array().unwrap();
+    assert_eq!((messages.len(), &messages[99_999]["seq"]), (100_000, &json!(100_000)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_grace_period_nothing_is_left_of_somebody_anywhere() {
+    let (world, mut smtp) = with_mail().await;
+    let node = world.node().await;
+    let Lives { ann, bob, traces, with_bob } = live(&world, &node).await;
+    let before = found(&world, &node, &traces).await;
+    for table in
+        ["accounts", "audit_log", "conversations", "jobs", "messages", "registrations", "sessions", "user_blocks"]
+    {
+        assert!(before.contains(table), "the test finds nothing in {table}, where there is something: {before:?}");
+    }
+    assert!(before.iter().any(|key| key.contains(":rate:")), "{before:?}");
+    node.work();
+    ann.post(&node, EXPORT, json!({})).await.ok();
+    ready(&node, &ann).await;
+
+    let deleted = ann.delete(&node, "/v1/users/me").await.ok();
+    assert!(deleted["eraseAt"].as_str().is_some(), "{deleted}");
+    while !smtp.next().await.text.contains("/cancel-erasure?token=") {}
+    // Nobody uses the account meanwhile, and its address and handle are kept for it.
+    ann.get(&node, "/v1/users/me").await.refused(401, "SESSION_REVOKED", 1004);
+    let login = json!({ "email": ann.email, "password": PASSWORD });
+    node.rest(Method::POST, "/v1/auth/login", None, Some(login)).await.refused(403, "ACCOUNT_NOT_ACTIVE", 1005);
+    let taken = bob.call(&node, Method::PATCH, "/v1/users/me", json!({ "handle": "annikahandle" })).await;
+    taken.refused(409, "RESOURCE_ALREADY_EXISTS", 3002);
+
+    world.clock.advance(GRACE);
+    eventually(async || world.count(&format!("accounts WHERE id = '{}'", ann.id)).await == 0).await;
+    eventually(async || found(&world, &node, &traces).await.is_empty()).await;
+
+    // What belongs to others stays: the conversation, the numbers of its messages, and what others said.
+    let bob = node.log_in(&bob.email, &bob.id).await;
+    let conversation = bob.get(&node, &format!("/v1/conversations/{with_bob}")).await.ok();
+    assert_eq!((&conversation["createdBy"], &conversation["memberIds"]), (&json!(""), &json!([bob.id])));
+    let list = bob.get(&node, &format!("/v1/conversations/{with_bob}/messages?afterSeq=0")).await.ok();
+    let said: Vec<_> = list["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| {
+            (message["seq"].as_str().unwrap(), message["senderId"].as_str().unwrap(), message["text"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(said, [("1", NOBODY, ""), ("2", bob.id.as_str(), "from bob")]);
+    assert_eq!(world.count("conversations").await, 1);
+    // What she did is still one person's, whoever that was.
+    let hers =
+        "audit_log WHERE method = '/rialto.users.v1.UserService/DeleteMe' AND address IS NULL AND session_id IS NULL";
+    assert_eq!(world.count(hers).await, 1);
+    let person =
+        "account_id = (SELECT account_id FROM audit_log WHERE method = '/rialto.users.v1.UserService/DeleteMe')";
+    assert!(world.count(&format!("audit_log WHERE {person}")).await > 3);
+    assert_eq!(world.count("roles WHERE name = 'hers' AND created_by IS NULL").await, 1);
+    assert_eq!(world.count("account_roles WHERE assigned_by IS NULL").await, 1);
+
+    // Address and handle are free.
+    bob.call(&node, Method::PATCH, "/v1/users/me", json!({ "handle": "annikahandle" })).await.ok();
+    let next = node.user("annika-qx").await;
+    assert_ne!(next.id, ann.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_was_cut_off_goes_on_and_one_that_runs_twice_does_no_harm() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let Lives { ann, traces, .. } = live(&world, &node).await;
+    ann.delete(&node, "/v1/users/me").await.ok();
+    world.clock.advance(GRACE);
+    // As a worker leaves it that was killed in the middle, and a second job for the same account.
+    let half = format!(
+        "UPDATE erasures SET begun = true; DELETE FROM profiles WHERE account_id = '{id}';
+         UPDATE messages SET sender_id = '{NOBODY}', text = '', client_message_id = id::text
+             WHERE ctid = (SELECT ctid FROM messages WHERE sender_id = '{id}' LIMIT 1);
+         INSERT INTO jobs (id, kind, payload, run_at, created_at)
+             SELECT gen_random_uuid(), kind, payload, run_at, created_at FROM jobs WHERE kind = 'privacy.erase'",
+        id = ann.id
+    );
+    world.database().await.batch_execute(&half).await.unwrap();
+    node.work();
+    eventually(async || world.count("jobs WHERE state = 'ready'").await == 0).await;
+    assert_eq!(found(&world, &node, &traces).await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_changes_their_mind_by_the_link_of_the_mail_once_and_not_too_late() {
+    let (world, mut smtp) = with_mail().await;
+    let (node, other) = (world.node().await, world.node().await);
+    let ann = node.user("ann").await;
+    node.work();
+    let laptop = other.log_in(&ann.email, &ann.id).await;
+    while !smtp.next().await.text.contains("device") {}
+    ann.users(&node).delete_me(DeleteMeRequest {}).await.unwrap();
+    eventually(async || laptop.get(&other, "/v1/users/me").await.status == 401).await;
+    let mail = smtp.next().await;
+    assert_eq!(mail.to, "ann@example.com");
+    let token = mail.token();
+    assert_eq!(world.count(&format!("erasures WHERE token_hash = '{token}'::bytea")).await, 0);
+    let cancel = async |token: &str| node.rest(Method::POST, CANCEL, None, Some(json!({ "token": token }))).await;
+    cancel("wrong").await.refused(401, "TOKEN_INVALID", 1004);
+    assert_eq!(cancel("").await.fields(), ["token"]);
+    let attempts = (0..4).map(|_| {
+        let (mut client, token) = (PrivacyServiceClient::new(node.channel()), token.clone());
+        async move { client.cancel_erasure(CancelErasureRequest { token }).await.is_ok() }
+    });
+    assert_eq!(join_all(attempts).await.into_iter().filter(|won| *won).count(), 1);
+    assert!(smtp.next().await.text.contains("will not be erased"));
+    // The sessions have ended all the same.
+    ann.get(&node, "/v1/users/me").await.refused(401, "SESSION_REVOKED", 1004);
+    let ann = node.log_in(&ann.email, &ann.id).await;
+    // The erasure that was cancelled does not come, and another one can be asked for.
+    world.clock.advance(DAY);
+    let ann = node.log_in(&ann.email, &ann.id).await;
+    ann.delete(&node, "/v1/users/me").await.ok();
+    let token = loop {
+        let mail = smtp.next().await;
+        if mail.text.contains("/cancel-erasure?token=") {
+            break mail.token();
+        }
+    };
+    world.clock.advance(GRACE - 2 * DAY);
+    cancel("wrong").await.refused(401, "TOKEN_INVALID", 1004);
+    eventually(async || world.count("jobs WHERE kind = 'privacy.erase'").await == 1).await;
+    assert_eq!(world.count("accounts WHERE state = 'deleted'").await, 1);
+    world.clock.advance(2 * DAY);
+    let late = cancel(&token).await;
+    assert!(late.status == 401, "{late:?}");
+    eventually(async || world.count("accounts").await == 0).await;
+    cancel(&token).await.refused(401, "TOKEN_INVALID", 1004);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_deletes_and_restores_and_the_owner_can_not_cancel_that() {
+    let (world, mut smtp) = with_mail().await;
+    let node = world.node().await;
+    let (ann, bob, admin) = (node.user("ann").await, node.user("bob").await, world.administrator(&node, "boss").await);
+    node.work();
+    let deleted = admin.users(&node).delete_user(DeleteUserRequest { user_id: ann.id.clone() }).await.unwrap();
+    assert!(deleted.into_inner().erase_at.is_some());
+    ann.get(&node, "/v1/users/me").await.refused(401, "SESSION_REVOKED", 1004);
+    let mail = smtp.next().await;
+    assert!(mail.text.contains("by an administrator") && !mail.text.contains("token="), "{}", mail.text);
+    assert_eq!(world.count("erasures WHERE token_hash IS NULL").await, 1);
+
+    let path = format!("/v1/users/{}/restore", ann.id);
+    bob.post(&node, &path, json!({})).await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
+    let restore = RestoreUserRequest { user_id: ann.id.clone() };
+    privacy(&node, &admin).restore_user(restore.clone()).await.unwrap();
+    node.log_in(&ann.email, &ann.id).await;
+    let refused = refusal(privacy(&node, &admin).restore_user(restore).await);
+    assert_eq!(refused, (Code::NotFound, "RESOURCE_NOT_FOUND".into()));
+
+    // What the owner has deleted can be restored too, with the state that it had.
+    let ann = node.log_in(&ann.email, &ann.id).await;
+    ann.delete(&node, "/v1/users/me").await.ok();
+    admin.post(&node, &path, json!({})).await.ok();
+    assert_eq!(world.count("accounts WHERE state = 'active'").await, 3);
+    admin.delete(&node, &format!("/v1/users/{}", ann.id)).await.ok();
+    world.clock.advance(GRACE);
+    eventually(async || world.count("accounts").await == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_administrator_stays() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let admin = world.administrator(&node, "boss").await;
+    admin.delete(&node, "/v1/users/me").await.refused(409, "LAST_ADMINISTRATOR", 3003);
+    assert_eq!(world.count("erasures").await + world.count("jobs WHERE kind = 'privacy.erase'").await, 0);
+    admin.get(&node, "/v1/users/me").await.ok();
+    let second = world.administrator(&node, "second").await;
+    // Of two who leave at once, one stays.
+    let leave = |user: &User| {
+        let mut client = user.users(&node);
+        async move { client.delete_me(DeleteMeRequest {}).await.is_ok() }
+    };
+    let left = join_all([leave(&admin), leave(&second)]).await;
+    assert_eq!(left.iter().filter(|left| **left).count(), 1);
+    assert_eq!(world.count("accounts WHERE role = 'admin' AND state = 'active'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_oneself_needs_a_recent_proof() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let ann = node.user("ann").await;
+    world.clock.advance(Duration::from_secs(301));
+    let refused: Answer = ann.delete(&node, "/v1/users/me").await;
+    refused.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
+    assert_eq!(world.count("erasures").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_are_erased_from_one_conversation_do_not_meet() {
+    let mut world = World::new().await;
+    world.config.privacy.erasure_grace_days = 0;
+    let node = world.node().await;
+    let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
+    let conversation = ann.conversation(&node, &[&bob, &eve]).await;
+    for user in [&ann, &bob, &eve] {
+        user.send(&node, &conversation, "hello").await;
+    }
+    node.work();
+    for (user, left) in [(&ann, 2), (&bob, 1), (&eve, 0)] {
+        user.delete(&node, "/v1/users/me").await.ok();
+        world.clock.advance(Duration::from_secs(61));
+        eventually(async || world.count("accounts").await == left).await;
+        let messages = if left == 0 { 0 } else { 3 };
+        assert_eq!(world.count("messages").await, messages);
+    }
+    assert_eq!(world.count("conversations").await, 0);
+}
