@@ -2,6 +2,7 @@
 
 use diesel_async::SimpleAsyncConnection;
 use reqwest::Method;
+use rialto::proto::rialto::messaging::v1::SendMessageRequest;
 use rialto::proto::rialto::users::v1::user_service_client::UserServiceClient;
 use rialto::proto::rialto::users::v1::{
     BlockUserRequest, DeleteMeRequest, GetPublicProfileRequest, ListBlockedRequest, UnblockUserRequest,
@@ -102,6 +103,55 @@ async fn a_block_hides_the_two_from_each_other() {
     assert!(may_start(&node, &bob, &ann.id).await);
     // Without a block nothing happens.
     ann.delete(&node, &block).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_stops_messages_between_two_and_looks_like_an_account_that_is_gone() {
+    let world = World::new().await;
+    let (node, other) = (world.node().await, world.node().await);
+    let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
+    let (two, three) = (ann.conversation(&node, &[&bob]).await, ann.conversation(&node, &[&bob, &eve]).await);
+    let send = async |node: &Node, from: &User, conversation: &str, id: &str| {
+        let path = format!("/v1/conversations/{conversation}/messages");
+        from.post(node, &path, json!({ "client_message_id": id, "text": "hi" })).await
+    };
+    // But for the id of the request, the answers are the same.
+    let refused = async |node: &Node, from: &User| {
+        let answer = send(node, from, &two, "refused").await;
+        answer.refused(403, "RECIPIENT_UNAVAILABLE", 1005);
+        (answer.body["error"]["message"].clone(), answer.body["error"]["details"].clone())
+    };
+    let first = send(&node, &bob, &two, "1").await.ok();
+    ann.post(&node, &format!("/v1/users/{}/block", bob.id), json!({})).await.ok();
+    let mut answers = Vec::new();
+    for (node, from) in [(&node, &bob), (&other, &bob), (&node, &ann), (&other, &ann)] {
+        answers.push(refused(node, from).await);
+    }
+    let request =
+        SendMessageRequest { conversation_id: two.clone(), client_message_id: "refused".into(), text: "hi".into() };
+    let over_grpc = refusal(bob.messaging(&node).send_message(request).await);
+    assert_eq!(over_grpc, (Code::PermissionDenied, "RECIPIENT_UNAVAILABLE".into()));
+    // What was sent before is answered again; what was said stays; in a group both may write.
+    assert_eq!(send(&node, &bob, &two, "1").await.ok(), first);
+    let read = bob.get(&node, &format!("/v1/conversations/{two}/messages")).await.ok();
+    assert_eq!(read["messages"].as_array().unwrap().len(), 1);
+    for from in [&ann, &bob] {
+        send(&node, from, &three, "1").await.ok();
+    }
+    // A stranger still learns nothing of the conversation.
+    send(&node, &eve, &two, "1").await.refused(404, "RESOURCE_NOT_FOUND", 3001);
+
+    ann.delete(&node, &format!("/v1/users/{}/block", bob.id)).await.ok();
+    send(&other, &bob, &two, "refused").await.ok();
+    send(&other, &ann, &two, "2").await.ok();
+    for state in ["suspended", "deleted"] {
+        let set = format!("UPDATE accounts SET state = '{state}' WHERE id = '{}'", ann.id);
+        world.database().await.batch_execute(&set).await.unwrap();
+        let gone = send(&node, &bob, &two, state).await;
+        gone.refused(403, "RECIPIENT_UNAVAILABLE", 1005);
+        answers.push((gone.body["error"]["message"].clone(), gone.body["error"]["details"].clone()));
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
