@@ -49,6 +49,14 @@ pub enum Notice {
         /// When.
         at: DateTime<Utc>,
     },
+    /// Two-factor authentication was enabled.
+    TwoFactorEnabled,
+    /// It was disabled.
+    TwoFactorDisabled,
+    /// An administrator has taken it away.
+    TwoFactorReset,
+    /// Its backup codes were replaced.
+    BackupCodesReplaced,
 }
 
 #[derive(Deserialize, Serialize)]

@@ -13,11 +13,13 @@ use super::model::{BackupCodes, Enrolment, place};
 use super::qr::Picture;
 use super::totp::{self, Codes, SECRET_BYTES};
 use super::{Proof, codes, digits, not_enabled, wrong_code};
+use crate::domains::auth::jobs::Notice;
 use crate::domains::auth::{self, Confirmation, Sessions};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::jobs;
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
 use crate::proto::rialto::twofactor::v1::{
@@ -56,6 +58,11 @@ impl TwoFactorService {
         Ok(codes.iter().map(BackupCode::text).collect())
     }
 
+    /// Has the owner of an account told, once the transaction is committed. After it comes `wake`.
+    async fn tell(&self, conn: &mut Conn, account_id: Uuid, notice: Notice) -> Result<(), Error> {
+        auth::jobs::notice(&self.app, account_id, notice)?.enqueue(conn).await
+    }
+
     /// Enables what was set up, if the code is one of its secret.
     async fn enable_with(&self, caller: &Caller, code: &str) -> Result<Vec<String>, Error> {
         let mut conn = self.app.db.get().await?;
@@ -74,6 +81,7 @@ impl TwoFactorService {
             if !enrolment.enable(conn, step, now).await? {
                 return Err(already_enabled());
             }
+            self.tell(conn, caller.account_id, Notice::TwoFactorEnabled).await?;
             self.new_backup_codes(conn, caller.account_id, now).await
         })
         .await
@@ -138,6 +146,7 @@ impl Contract for TwoFactorService {
         let backup_codes = self.enable_with(&caller, &code).await?;
         attempt.succeeded().await;
         self.sessions.changed(caller.account_id).await;
+        jobs::wake(&self.app).await;
         Ok(Response::new(EnableResponse { backup_codes }))
     }
 
@@ -150,11 +159,13 @@ impl Contract for TwoFactorService {
         let now = self.app.clock.now();
         conn.transaction(async |conn| {
             auth::set_two_factor(conn, caller.account_id, false, Some(caller.session_id), now).await?;
+            self.tell(conn, caller.account_id, Notice::TwoFactorDisabled).await?;
             Enrolment::delete(conn, caller.account_id).await
         })
         .await?;
         drop(conn);
         self.sessions.changed(caller.account_id).await;
+        jobs::wake(&self.app).await;
         Ok(Response::new(DisableResponse {}))
     }
 
@@ -179,8 +190,13 @@ impl Contract for TwoFactorService {
         self.confirmation.confirm(caller.account_id, request.password, Some(proof)).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
-        let made = conn.transaction(async |conn| self.new_backup_codes(conn, caller.account_id, now).await);
+        let made = conn.transaction(async |conn| {
+            self.tell(conn, caller.account_id, Notice::BackupCodesReplaced).await?;
+            self.new_backup_codes(conn, caller.account_id, now).await
+        });
         let backup_codes = made.await?;
+        drop(conn);
+        jobs::wake(&self.app).await;
         Ok(Response::new(RegenerateBackupCodesResponse { backup_codes }))
     }
 
@@ -201,11 +217,13 @@ impl Contract for TwoFactorService {
             if enrolment.is_none_or(|enrolment| enrolment.enabled_at.is_none()) {
                 return Err(not_enabled());
             }
+            self.tell(conn, account_id, Notice::TwoFactorReset).await?;
             Enrolment::delete(conn, account_id).await
         })
         .await?;
         drop(conn);
         self.sessions.changed(account_id).await;
+        jobs::wake(&self.app).await;
         tracing::warn!(account = %account_id, by = %caller.account_id, "two-factor authentication was reset");
         Ok(Response::new(ResetResponse {}))
     }
