@@ -33,6 +33,7 @@ use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy::{self, Access, Rule};
 use crate::kernel::rates::{Allowance, Rate, Subject};
+use crate::kernel::trail::Trail;
 use rialto_gateway::grpc_timeout;
 
 /// Methods of others that anybody may call. Reflection is there only when the server is told to serve it.
@@ -114,7 +115,7 @@ where
         if let Some(record) = &record {
             let _ = record.method.set(rule.path);
         }
-        let caller = self.checks.who(rule, &head).await?;
+        let mut caller = self.checks.who(rule, &head).await?;
         if let (Some(record), Some(caller)) = (&record, &caller) {
             let _ = record.account.set(caller.account_id);
         }
@@ -129,7 +130,10 @@ where
         let allowance = self.checks.count(rule, caller.as_ref(), &head).await?;
         let deadline = self.checks.deadline(rule, &head.headers)?;
 
-        if let Some(caller) = &caller {
+        if let Some(caller) = &mut caller {
+            if rule.audit {
+                caller.trail = Trail::kept();
+            }
             head.extensions.insert(caller.clone());
         }
         let request = Request::from_parts(head, body);

@@ -21,6 +21,7 @@ use crate::kernel::abilities::Abilities;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::trail::Trail;
 
 const CHANNEL: &str = "sessions";
 /// How long a node may believe what it read, should a message of the bus be lost without the link going down.
@@ -102,6 +103,7 @@ impl Sessions {
             token_version: token.version,
             lacks_two_factor: !known.account.two_factor
                 && known.account.needs_two_factor(&self.app.config.two_factor.required_roles),
+            trail: Trail::default(),
         })
     }
 

@@ -20,6 +20,7 @@ use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::jobs;
+use crate::kernel::trail::Target;
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
 use crate::proto::rialto::twofactor::v1::{
@@ -203,6 +204,7 @@ impl Contract for TwoFactorService {
     async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let account_id = wire::id("account_id", &request.into_inner().account_id)?;
+        caller.trail.about(Target::Account(account_id));
         if account_id == caller.account_id {
             // Whoever has taken over the session of an administrator does not get rid of the second factor like this.
             return Err(Error::invalid_field("account_id", "is your own account: use Disable").into());

@@ -14,6 +14,7 @@ use crate::domains::auth::{self, Sessions, StateChange};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::Error;
+use crate::kernel::trail::Target;
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::users::v1::batch_result::Outcome;
 use crate::proto::rialto::users::v1::get_user_request::Key;
@@ -45,6 +46,9 @@ impl UserService {
 
     async fn update(&self, by: &Caller, id: Uuid, edit: Edit) -> Result<Profile, Error> {
         let now = self.app.clock.now();
+        if by.account_id != id {
+            by.trail.about(Target::Account(id));
+        }
         let mut conn = self.app.db.get().await?;
         let updated = conn.transaction(async |conn| {
             auth::may_act_on(conn, by, id, now).await?;
@@ -66,6 +70,7 @@ impl UserService {
     }
 
     async fn block(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        caller.trail.about(Target::Account(id));
         if id == caller.account_id {
             return Err(Error::invalid_field("user_id", "is the caller"));
         }
@@ -102,11 +107,13 @@ impl UserService {
         for id in ids {
             let outcome = match self.change_one(caller, id, change).await {
                 Ok(user) => Outcome::User(user),
-                Err(error) => Outcome::Failure(BatchFailure {
-                    reason: error.reason.into(),
+                Err(error) => {
+                    let reason = error.reason.into();
                     // Becoming a status logs a cause, where there is one.
-                    message: Status::from(error).message().to_owned(),
-                }),
+                    let status = Status::from(error);
+                    caller.trail.failed(status.code());
+                    Outcome::Failure(BatchFailure { reason, message: status.message().to_owned() })
+                }
             };
             results.push(BatchResult { user_id: id.to_string(), outcome: Some(outcome) });
         }
@@ -207,6 +214,7 @@ impl Contract for UserService {
     ) -> Result<Response<UnblockUserResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let id = wire::id("user_id", &request.get_ref().user_id)?;
+        caller.trail.about(Target::Account(id));
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         Blocked::delete(&mut conn, caller.account_id, id).await?;
         Ok(Response::new(UnblockUserResponse {}))
