@@ -101,7 +101,7 @@ async fn what_administrators_do_to_accounts_is_in_the_audit_log_with_whom() {
     admin.users(&node).batch_suspend_users(request).await.unwrap();
     let entries = deeds(&world, &admin).await;
     let codes: Vec<_> = entries.iter().map(|entry| (entry.target_id.unwrap().to_string(), entry.grpc_code)).collect();
-    assert_eq!(codes, [(eve.id.clone(), 0), (bob.id.clone(), 9)]);
+    assert_eq!(codes, [(eve.id.clone(), 0), (bob.id.clone(), 5)]);
     assert_eq!(entries[0].after, Some(state("suspended")));
 
     // And what people do to each other.

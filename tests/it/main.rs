@@ -12,6 +12,7 @@ mod command;
 mod contract;
 mod gate;
 mod harness;
+mod hostile;
 mod jobs;
 mod limits;
 mod live;

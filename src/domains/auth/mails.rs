@@ -12,7 +12,8 @@ pub fn verification(server: &Server, registration: &Registration, token: &str, s
         to: registration.email.clone(),
         subject: "Verify your e-mail address".into(),
         paragraphs: vec![
-            format!("Hello {},", registration.display_name),
+            // Not by name: whoever registered chose that, and may not know whose address it is.
+            "Hello,".into(),
             format!("somebody, hopefully you, has registered with this address. Verify it within {}.", span(seconds)),
             "If it was not you, ignore this mail: without the link there will be no account.".into(),
         ],

@@ -61,6 +61,10 @@ impl AuthService {
             Account::with_password_hash(&mut conn, caller.account_id).await?
         };
         let (account, old) = found.ok_or_else(|| Error::not_found("account"))?;
+        if account.two_factor {
+            // The password alone does not prove the owner then.
+            self.sessions.require_recent_authentication(caller).await?;
+        }
         if self.passwords.verify(current_password, Some(old.clone())).await?.is_none() {
             return Err(Error::new(Reason::InvalidCredentials, "current_password is wrong"));
         }

@@ -30,7 +30,7 @@ use crate::proto::rialto::roles::v1::{
 };
 
 /// The kind of page tokens.
-const ROLES: u8 = 1;
+const ROLES: u8 = 24;
 /// Roles that an account may have besides its built-in one.
 const MAX_ASSIGNED: usize = 50;
 

@@ -29,7 +29,7 @@ use crate::proto::rialto::users::v1::{
 };
 
 /// The kind of the page tokens of blocks. Those of lists of users are in `list`.
-const BLOCKS: u8 = 5;
+const BLOCKS: u8 = 36;
 const READ_PRIVATE: &str = "users:read-private";
 
 /// The service.
