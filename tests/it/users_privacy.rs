@@ -192,6 +192,26 @@ async fn blocks_are_listed_and_tell_nothing_about_who_is_blocked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deleting_an_account_needs_a_recent_proof_of_identity() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, admin) = (node.user("ann").await, world.administrator(&node, "boss").await);
+    world.clock.advance(std::time::Duration::from_secs(301));
+    ann.delete(&node, "/v1/users/me").await.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
+    let refused = refusal(ann.users(&node).delete_me(DeleteMeRequest {}).await);
+    assert_eq!(refused, (Code::PermissionDenied, "REAUTHENTICATION_REQUIRED".into()));
+    // One's own is not to be had more cheaply by the way of administrators.
+    for id in [&ann.id, &admin.id] {
+        let answer = admin.delete(&node, &format!("/v1/users/{id}")).await;
+        answer.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
+    }
+    ann.get(&node, "/v1/users/me").await.ok();
+    let proof = json!({ "password": crate::harness::PASSWORD });
+    admin.post(&node, "/v1/auth/reauthenticate", proof).await.ok();
+    admin.delete(&node, &format!("/v1/users/{}", ann.id)).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn there_is_an_end_to_how_many_one_can_block() {
     let world = World::new().await;
     let node = world.node().await;
