@@ -65,6 +65,10 @@ diesel::table! {
         address -> Nullable<Text>,
         request_id -> Text,
         grpc_code -> SmallInt,
+        target_kind -> Nullable<Text>,
+        target_id -> Nullable<Uuid>,
+        before -> Nullable<Jsonb>,
+        after -> Nullable<Jsonb>,
     }
 }
 

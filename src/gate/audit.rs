@@ -1,12 +1,14 @@
-//! The audit log: who called what, from where, and how it ended.
+//! The audit log: who did what to what, from where, and how it ended. A call that acts on several things has an entry for
+//! each; they share the id of the request.
 
 use std::sync::Arc;
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use http::{Extensions, Response};
-use tonic::Status;
+use serde_json::Value;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::kernel::app::App;
@@ -34,6 +36,10 @@ struct Entry<'a> {
     address: Option<&'a str>,
     request_id: &'a str,
     grpc_code: i16,
+    target_kind: Option<&'static str>,
+    target_id: Option<Uuid>,
+    before: Option<Value>,
+    after: Option<Value>,
 }
 
 /// How a call ended.
@@ -54,10 +60,14 @@ impl Outcome {
                     grpc_code: code.map_or(0, |code| code.parse().unwrap_or(2)),
                 }
             }
-            // Codes are 0 to 16.
-            Err(status) => Self { account_id: None, grpc_code: i16::try_from(i32::from(status.code())).unwrap_or(2) },
+            Err(status) => Self { account_id: None, grpc_code: number(status.code()) },
         }
     }
+}
+
+/// Codes are 0 to 16.
+fn number(code: Code) -> i16 {
+    i16::try_from(i32::from(code)).unwrap_or(2)
 }
 
 impl Note {
@@ -76,18 +86,31 @@ impl Note {
 
     async fn insert(&self, app: &App, outcome: Outcome) -> Result<(), Error> {
         let now = app.clock.now();
-        let entry = Entry {
-            id: app.rng.id(now)?,
-            at: now,
-            account_id: self.caller.as_ref().map(|caller| caller.account_id).or(outcome.account_id),
-            session_id: self.caller.as_ref().map(|caller| caller.session_id),
-            method: self.rule.path,
-            address: self.address.as_deref(),
-            request_id: self.record.as_ref().map_or("", |record| &record.id),
-            grpc_code: outcome.grpc_code,
-        };
+        let deeds = self.caller.as_ref().map(|caller| caller.trail.take()).unwrap_or_default();
+        // A call that named nothing has one entry too.
+        let nothing = deeds.is_empty().then_some(None);
+        let mut entries = Vec::new();
+        for deed in deeds.into_iter().map(Some).chain(nothing) {
+            let (target_kind, target_id) = deed.as_ref().map(|deed| deed.target.parts()).unzip();
+            let code = deed.as_ref().and_then(|deed| deed.code);
+            let (before, after) = deed.map(|deed| (deed.before, deed.after)).unwrap_or_default();
+            entries.push(Entry {
+                id: app.rng.id(now)?,
+                at: now,
+                account_id: self.caller.as_ref().map(|caller| caller.account_id).or(outcome.account_id),
+                session_id: self.caller.as_ref().map(|caller| caller.session_id),
+                method: self.rule.path,
+                address: self.address.as_deref(),
+                request_id: self.record.as_ref().map_or("", |record| &record.id),
+                grpc_code: code.map_or(outcome.grpc_code, number),
+                target_kind,
+                target_id,
+                before,
+                after,
+            });
+        }
         let mut conn = app.db.get().await?;
-        diesel::insert_into(audit_log::table).values(&entry).execute(&mut *conn).await?;
+        diesel::insert_into(audit_log::table).values(&entries).execute(&mut *conn).await?;
         Ok(())
     }
 }

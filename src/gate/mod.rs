@@ -34,6 +34,7 @@ use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy::{self, Access, Rule};
 use crate::kernel::rates::{Allowance, Rate, Subject};
+use crate::kernel::trail::Trail;
 use rialto_gateway::grpc_timeout;
 
 pub use personal_data::PERSONAL_DATA;
@@ -121,7 +122,7 @@ where
         if let Some(record) = &record {
             let _ = record.method.set(rule.path);
         }
-        let caller = self.checks.who(rule, &head).await?;
+        let mut caller = self.checks.who(rule, &head).await?;
         if let (Some(record), Some(caller)) = (&record, &caller) {
             let _ = record.account.set(caller.account_id);
         }
@@ -136,7 +137,10 @@ where
         let allowance = self.checks.count(rule, caller.as_ref(), &head).await?;
         let deadline = self.checks.deadline(rule, &head.headers)?;
 
-        if let Some(caller) = &caller {
+        if let Some(caller) = &mut caller {
+            if rule.audit {
+                caller.trail = Trail::kept();
+            }
             head.extensions.insert(caller.clone());
         }
         let request = Request::from_parts(head, body);
@@ -204,7 +208,14 @@ where
         // Until so many years from now there is none.
         let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let session = caller.as_ref().map(|caller| self.checks.sessions.stream(caller));
-        let outdated = caller.map(|caller| Arc::clone(&self.checks.roles).outdated(caller));
+        let limited = session.as_ref().map(|(_, guard)| guard.limited.clone());
+        let roles = Arc::clone(&self.checks.roles);
+        let outdated = caller.zip(limited).map(|(caller, limited)| async move {
+            tokio::select! {
+                () = roles.outdated(caller) => {}
+                () = limited.cancelled() => {}
+            }
+        });
         let stopping = self.checks.app.stopping.clone();
         let begun = run(self.inner, request);
         let response = match deadline {

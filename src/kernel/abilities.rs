@@ -54,6 +54,13 @@ pub struct Grant {
     pub condition: Option<Condition>,
 }
 
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.deny { "deny" } else { "allow" }, self.permission)?;
+        self.condition.as_ref().map_or(Ok(()), |condition| write!(f, " ({condition})"))
+    }
+}
+
 /// Whether a pattern names all that another pattern, or permission, names.
 fn includes(pattern: &str, other: &str) -> bool {
     pattern == other || pattern.strip_suffix('*').is_some_and(|prefix| other.starts_with(prefix))

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::kernel::abilities::{Abilities, Scope};
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::trail::Trail;
 use crate::proto::rialto::policy::v1::Role;
 
 /// The account and session behind a request. Cheap to clone.
@@ -25,6 +26,8 @@ pub struct Caller {
     pub token_version: i32,
     /// Whether the account's role needs two-factor authentication that it does not have. The gate lets it do little.
     pub lacks_two_factor: bool,
+    /// Where methods note what they act on, for the audit log.
+    pub trail: Trail,
 }
 
 impl Caller {

@@ -22,5 +22,6 @@ pub mod rng;
 pub mod seal;
 pub mod secret;
 pub mod telemetry;
+pub mod trail;
 pub mod validate;
 pub mod wire;

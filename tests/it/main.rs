@@ -6,6 +6,7 @@
 
 mod access;
 mod accounts;
+mod audit;
 mod auth;
 mod command;
 mod contract;
@@ -14,6 +15,7 @@ mod email_change;
 mod enumeration;
 mod gate;
 mod harness;
+mod hostile;
 mod jobs;
 mod limits;
 mod live;

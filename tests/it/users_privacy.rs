@@ -2,6 +2,7 @@
 
 use diesel_async::SimpleAsyncConnection;
 use reqwest::Method;
+use rialto::proto::rialto::messaging::v1::SendMessageRequest;
 use rialto::proto::rialto::users::v1::user_service_client::UserServiceClient;
 use rialto::proto::rialto::users::v1::{
     BlockUserRequest, DeleteMeRequest, GetPublicProfileRequest, ListBlockedRequest, UnblockUserRequest,
@@ -105,6 +106,55 @@ async fn a_block_hides_the_two_from_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_stops_messages_between_two_and_looks_like_an_account_that_is_gone() {
+    let world = World::new().await;
+    let (node, other) = (world.node().await, world.node().await);
+    let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
+    let (two, three) = (ann.conversation(&node, &[&bob]).await, ann.conversation(&node, &[&bob, &eve]).await);
+    let send = async |node: &Node, from: &User, conversation: &str, id: &str| {
+        let path = format!("/v1/conversations/{conversation}/messages");
+        from.post(node, &path, json!({ "client_message_id": id, "text": "hi" })).await
+    };
+    // But for the id of the request, the answers are the same.
+    let refused = async |node: &Node, from: &User| {
+        let answer = send(node, from, &two, "refused").await;
+        answer.refused(403, "RECIPIENT_UNAVAILABLE", 1005);
+        (answer.body["error"]["message"].clone(), answer.body["error"]["details"].clone())
+    };
+    let first = send(&node, &bob, &two, "1").await.ok();
+    ann.post(&node, &format!("/v1/users/{}/block", bob.id), json!({})).await.ok();
+    let mut answers = Vec::new();
+    for (node, from) in [(&node, &bob), (&other, &bob), (&node, &ann), (&other, &ann)] {
+        answers.push(refused(node, from).await);
+    }
+    let request =
+        SendMessageRequest { conversation_id: two.clone(), client_message_id: "refused".into(), text: "hi".into() };
+    let over_grpc = refusal(bob.messaging(&node).send_message(request).await);
+    assert_eq!(over_grpc, (Code::PermissionDenied, "RECIPIENT_UNAVAILABLE".into()));
+    // What was sent before is answered again; what was said stays; in a group both may write.
+    assert_eq!(send(&node, &bob, &two, "1").await.ok(), first);
+    let read = bob.get(&node, &format!("/v1/conversations/{two}/messages")).await.ok();
+    assert_eq!(read["messages"].as_array().unwrap().len(), 1);
+    for from in [&ann, &bob] {
+        send(&node, from, &three, "1").await.ok();
+    }
+    // A stranger still learns nothing of the conversation.
+    send(&node, &eve, &two, "1").await.refused(404, "RESOURCE_NOT_FOUND", 3001);
+
+    ann.delete(&node, &format!("/v1/users/{}/block", bob.id)).await.ok();
+    send(&other, &bob, &two, "refused").await.ok();
+    send(&other, &ann, &two, "2").await.ok();
+    for state in ["suspended", "deleted"] {
+        let set = format!("UPDATE accounts SET state = '{state}' WHERE id = '{}'", ann.id);
+        world.database().await.batch_execute(&set).await.unwrap();
+        let gone = send(&node, &bob, &two, state).await;
+        gone.refused(403, "RECIPIENT_UNAVAILABLE", 1005);
+        answers.push((gone.body["error"]["message"].clone(), gone.body["error"]["details"].clone()));
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn blocks_are_listed_and_tell_nothing_about_who_is_blocked() {
     let world = World::new().await;
     let node = world.node().await;
@@ -139,6 +189,26 @@ async fn blocks_are_listed_and_tell_nothing_about_who_is_blocked() {
     assert_eq!((answer.status, answer.fields()), (422, vec!["user_id"]));
     let answer = ann.get(&node, "/v1/users/me/blocked?pageToken=x").await;
     assert_eq!((answer.status, answer.fields()), (422, vec!["page_token"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_an_account_needs_a_recent_proof_of_identity() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, admin) = (node.user("ann").await, world.administrator(&node, "boss").await);
+    world.clock.advance(std::time::Duration::from_secs(301));
+    ann.delete(&node, "/v1/users/me").await.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
+    let refused = refusal(ann.users(&node).delete_me(DeleteMeRequest {}).await);
+    assert_eq!(refused, (Code::PermissionDenied, "REAUTHENTICATION_REQUIRED".into()));
+    // One's own is not to be had more cheaply by the way of administrators.
+    for id in [&ann.id, &admin.id] {
+        let answer = admin.delete(&node, &format!("/v1/users/{id}")).await;
+        answer.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
+    }
+    ann.get(&node, "/v1/users/me").await.ok();
+    let proof = json!({ "password": crate::harness::PASSWORD });
+    admin.post(&node, "/v1/auth/reauthenticate", proof).await.ok();
+    admin.delete(&node, &format!("/v1/users/{}", ann.id)).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,18 +2,21 @@
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::jobs::{self, Notice};
 use super::model::Account;
 use super::service::AuthService;
 use super::sessions::Sessions;
+use super::wire::state_name;
 use crate::domains::roles;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::pages;
+use crate::kernel::trail::Target;
 use crate::proto::rialto::auth::v1::{ListPendingAccountsRequest, ListPendingAccountsResponse};
 
 /// The kind of page tokens of pending accounts.
@@ -63,6 +66,18 @@ impl<'a> StateChange<'a> {
     }
 }
 
+impl StateChange<'_> {
+    /// The state that it is from, if that is only one.
+    fn from(self) -> Option<&'static str> {
+        match self {
+            Self::Approve | Self::Reject(_) => Some("pending"),
+            Self::Suspend => Some("active"),
+            Self::Reinstate => Some("suspended"),
+            Self::Delete => None,
+        }
+    }
+}
+
 /// Changes the state of an account, and tells every node, and its owner if it waited for approval. The database refuses to
 /// leave no active administrator.
 pub async fn change_state(
@@ -72,6 +87,7 @@ pub async fn change_state(
     id: Uuid,
     change: StateChange<'_>,
 ) -> Result<Account, Error> {
+    by.trail.about(Target::Account(id));
     if by.account_id == id && matches!(change, StateChange::Suspend) {
         return Err(Error::new(Reason::InsufficientPermissions, "an account can't suspend itself"));
     }
@@ -92,6 +108,10 @@ pub async fn change_state(
     });
     let account = account.await?;
     drop(conn);
+    by.trail.changed(
+        change.from().map(|state| json!({ "state": state })),
+        Some(json!({ "state": state_name(account.state()) })),
+    );
     sessions.changed(id).await;
     crate::kernel::jobs::wake(app).await;
     Ok(account)

@@ -54,6 +54,14 @@ pub enum Notice {
     PasskeyAdded(Place),
     /// A passkey was deleted.
     PasskeyRemoved(Place),
+    /// Two-factor authentication was enabled.
+    TwoFactorEnabled,
+    /// It was disabled.
+    TwoFactorDisabled,
+    /// An administrator has taken it away.
+    TwoFactorReset,
+    /// Its backup codes were replaced.
+    BackupCodesReplaced,
 }
 
 /// From where something was done, and when.

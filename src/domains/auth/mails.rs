@@ -12,7 +12,8 @@ pub fn verification(server: &Server, registration: &Registration, token: &str, s
         to: registration.email.clone(),
         subject: "Verify your e-mail address".into(),
         paragraphs: vec![
-            format!("Hello {},", registration.display_name),
+            // Not by name: whoever registered chose that, and may not know whose address it is.
+            "Hello,".into(),
             format!("somebody, hopefully you, has registered with this address. Verify it within {}.", span(seconds)),
             "If it was not you, ignore this mail: without the link there will be no account.".into(),
         ],
@@ -125,6 +126,41 @@ pub fn notice(server: &Server, account: &Account, notice: &Notice, reason: Optio
         Notice::PasskeyRemoved(place) => (
             "A passkey of your account was deleted",
             vec![format!("a passkey of your account was deleted, {}.", from(place)), was_it_you.into()],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
+        Notice::TwoFactorEnabled => (
+            "Two-factor authentication is on",
+            vec![
+                "two-factor authentication was enabled for your account, and other sessions were ended. From now on a login \
+                 needs a code, too."
+                    .into(),
+                "If it was not you, somebody knows your password: ask an administrator to take the second factor away, and \
+                 reset your password."
+                    .into(),
+            ],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
+        Notice::TwoFactorDisabled => (
+            "Two-factor authentication is off",
+            vec![
+                "two-factor authentication was disabled for your account, and other sessions were ended.".into(),
+                was_it_you.into(),
+            ],
+            Some(link(server, "Reset the password", "/forgot-password")),
+        ),
+        Notice::TwoFactorReset => (
+            "Two-factor authentication was reset",
+            vec![
+                "an administrator has taken two-factor authentication away from your account, and every session was ended. \
+                 Log in with your password, and set it up again."
+                    .into(),
+                "If you did not ask for it, reset your password now, and tell an administrator.".into(),
+            ],
+            Some(link(server, "Log in", "/login")),
+        ),
+        Notice::BackupCodesReplaced => (
+            "Your backup codes were replaced",
+            vec!["new backup codes were made for your account. Those from before no longer work.".into(), was_it_you.into()],
             Some(link(server, "Reset the password", "/forgot-password")),
         ),
     };

@@ -63,6 +63,10 @@ impl AuthService {
             Account::with_password_hash(&mut conn, caller.account_id).await?
         };
         let (account, hash) = found.ok_or_else(|| Error::not_found("account"))?;
+        if account.two_factor {
+            // The password alone does not prove the owner then.
+            self.sessions.require_recent_authentication(caller).await?;
+        }
         match self.passwords.verify(password, Some(hash.clone())).await? {
             Some(_) => Ok((account, hash)),
             None => Err(Error::new(Reason::InvalidCredentials, "current_password is wrong")),

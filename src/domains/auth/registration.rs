@@ -21,6 +21,8 @@ impl AuthService {
     /// Begins an account, or a registration that leads to one.
     pub(super) async fn begin(&self, request: RegisterRequest) -> Result<contract::Account, Error> {
         let RegisterRequest { email, password, display_name } = request;
+        let display_name = super::display_name(&display_name)
+            .map_err(|description| Error::invalid_field("display_name", description))?;
         self.count_mail(&email).await?;
         let known = [email.clone(), display_name.clone()];
         let password_hash = self.passwords.hash_new("password", password, known).await?;

@@ -22,6 +22,7 @@ use crate::kernel::app::App;
 use crate::kernel::caller::{ActingAccount, Caller};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::rates::{Rate, Subject};
+use crate::kernel::trail::Target;
 use crate::kernel::wire;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
 use crate::proto::rialto::auth::v1::{
@@ -72,6 +73,7 @@ impl AuthService {
     }
 
     async fn revoke_all(&self, by: &Caller, account_id: Uuid) -> Result<(), Error> {
+        by.trail.about(Target::Account(account_id));
         let now = self.app.clock.now();
         let mut conn = self.app.db.get().await?;
         let revoked = conn.transaction(async |conn| {
@@ -355,6 +357,7 @@ impl Contract for AuthService {
         let caller = Caller::of(request.extensions())?;
         let browser = Browser::let_in(request.extensions());
         let id = wire::id("session_id", &request.into_inner().session_id)?;
+        caller.trail.about(Target::Session(id));
         let mut conn = self.app.db.get().await?;
         let revoked = Session::revoke_own(&mut conn, caller.account_id, id, self.app.clock.now()).await?;
         drop(conn);

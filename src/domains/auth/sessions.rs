@@ -21,6 +21,7 @@ use crate::kernel::abilities::Abilities;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::trail::Trail;
 
 const CHANNEL: &str = "sessions";
 /// How long a node may believe what it read, should a message of the bus be lost without the link going down.
@@ -53,6 +54,8 @@ struct OpenStreams {
     account_id: Uuid,
     version: i32,
     ended: CancellationToken,
+    /// The session goes on, but may do next to nothing until the account has a second factor.
+    limited: CancellationToken,
     count: usize,
 }
 
@@ -100,8 +103,8 @@ impl Sessions {
             // The gate adds those of the account's other roles.
             abilities: Abilities::built_in(role),
             token_version: token.version,
-            lacks_two_factor: !known.account.two_factor
-                && known.account.needs_two_factor(&self.app.config.two_factor.required_roles),
+            lacks_two_factor: self.lacks_two_factor(&known.account),
+            trail: Trail::default(),
         })
     }
 
@@ -148,24 +151,30 @@ impl Sessions {
         });
     }
 
+    /// Whether the account's role needs a second factor that the account does not have.
+    fn lacks_two_factor(&self, account: &Account) -> bool {
+        !account.two_factor && account.needs_two_factor(&self.app.config.two_factor.required_roles)
+    }
+
     /// Is cancelled when the caller's session ends. Keep the guard as long as the stream is open.
     pub fn stream(self: &Arc<Self>, caller: &Caller) -> (CancellationToken, StreamGuard) {
-        let ended = {
+        let (ended, limited) = {
             let mut streams = self.streams();
             let open = streams.entry(caller.session_id).or_insert_with(|| OpenStreams {
                 account_id: caller.account_id,
                 version: caller.token_version,
                 ended: CancellationToken::new(),
+                limited: CancellationToken::new(),
                 count: 0,
             });
             open.count += 1;
-            open.ended.clone()
+            (open.ended.clone(), open.limited.clone())
         };
         if !self.accounts.contains_key(&caller.account_id) {
             // Something changed since the call was authenticated, before the stream was there to be ended.
             let _ = self.changed.send(caller.account_id);
         }
-        (ended, StreamGuard { sessions: Arc::clone(self), session_id: caller.session_id })
+        (ended, StreamGuard { sessions: Arc::clone(self), session_id: caller.session_id, limited })
     }
 
     fn verify(&self, token: &str) -> Result<AccessToken, Error> {
@@ -257,14 +266,16 @@ impl Sessions {
         let now = self.app.clock.now();
         let streams = self.streams();
         for (id, open) in ids.iter().filter_map(|id| streams.get(id).map(|open| (id, open))) {
-            let live = rows.iter().any(|(session, account)| {
+            let live = rows.iter().find(|(session, account)| {
                 session.id == *id
                     && session.is_live(now)
                     && account.is_active()
                     && account.token_version == open.version
             });
-            if !live {
-                open.ended.cancel();
+            match live {
+                None => open.ended.cancel(),
+                Some((_, account)) if self.lacks_two_factor(account) => open.limited.cancel(),
+                Some(_) => {}
             }
         }
         Ok(())
@@ -283,6 +294,8 @@ impl Sessions {
 pub struct StreamGuard {
     sessions: Arc<Sessions>,
     session_id: Uuid,
+    /// Is cancelled when the account no longer has the second factor that its role needs.
+    pub limited: CancellationToken,
 }
 
 impl Drop for StreamGuard {

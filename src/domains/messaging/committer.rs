@@ -115,7 +115,7 @@ impl Lane {
         let rows = conn.transaction(async |conn| NewMessage::insert_batch(conn, new, now).await).await?;
         drop(conn);
         let results = rows.into_iter().zip(new).map(|(row, new)| {
-            let row = row.ok_or_else(|| Error::not_found("conversation"))?;
+            let row = row?;
             let message = Message::from(&row);
             if row.id == new.id {
                 self.hub.publish(row.conversation_id, row.seq, message.clone());

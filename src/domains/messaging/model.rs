@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::kernel::abilities::{Condition, Predicate, Scope};
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
-use crate::kernel::error::Error;
+use crate::kernel::error::{Error, Reason};
 use crate::schema::{conversation_members, conversations, messages};
 
 /// A conversation.
@@ -200,12 +200,13 @@ pub struct NewMessage {
 
 impl NewMessage {
     /// Commits a batch, to be called in a transaction. Answers in the order of the batch: the message as it stands in
-    /// the conversation, which for a repeated client message id is the first one; `None` where the sender is no member.
+    /// the conversation, which for a repeated client message id is the first one; an error where the sender is no member,
+    /// or is alone with somebody whom it does not reach.
     pub async fn insert_batch(
         conn: &mut Conn,
         batch: &[Self],
         now: DateTime<Utc>,
-    ) -> Result<Vec<Option<Message>>, Error> {
+    ) -> Result<Vec<Result<Message, Error>>, Error> {
         let columns = Columns::new(batch, now);
         // The locks come first, in the order of ids, so that batches don't deadlock, and the next statement's snapshot
         // then sees every message that was committed under them.
@@ -232,7 +233,33 @@ impl NewMessage {
                 }
             }
         }
-        Ok(answers)
+        let refused: Vec<_> =
+            answers.iter().zip(batch).filter(|(answer, _)| answer.is_none()).map(|(_, new)| new).collect();
+        let members = Self::members_among(conn, &refused).await?;
+        let answer = |(answer, new): (Option<Message>, &Self)| {
+            answer.ok_or_else(|| {
+                if members.contains(&(new.conversation_id, new.sender_id)) {
+                    Error::new(Reason::RecipientUnavailable, "the other member does not take messages from you")
+                } else {
+                    Error::not_found("conversation")
+                }
+            })
+        };
+        Ok(answers.into_iter().zip(batch).map(answer).collect())
+    }
+
+    /// The conversation and sender of those whose sender is a member. Asks nothing when there is none to ask for.
+    async fn members_among(conn: &mut Conn, messages: &[&Self]) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let conversations: Vec<_> = messages.iter().map(|new| new.conversation_id).collect();
+        let senders: Vec<_> = messages.iter().map(|new| new.sender_id).collect();
+        let members = conversation_members::table
+            .filter(conversation_members::conversation_id.eq_any(conversations))
+            .filter(conversation_members::account_id.eq_any(senders))
+            .select((conversation_members::conversation_id, conversation_members::account_id));
+        Ok(members.load(conn).await?)
     }
 
     fn committed(&self, seq: i64, created_at: DateTime<Utc>) -> Message {
@@ -309,6 +336,16 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
                  JOIN conversation_members m ON m.conversation_id = i.conversation_id AND m.account_id = i.sender_id \
                  WHERE NOT EXISTS (SELECT FROM messages e WHERE e.conversation_id = i.conversation_id \
                      AND e.sender_id = i.sender_id AND e.client_message_id = i.client_message_id) \
+                 AND CASE WHEN (SELECT count(*) FROM (SELECT FROM conversation_members o \
+                         WHERE o.conversation_id = i.conversation_id LIMIT 3) few) = 2 \
+                     THEN EXISTS (SELECT FROM conversation_members o JOIN accounts a ON a.id = o.account_id \
+                         WHERE o.conversation_id = i.conversation_id AND o.account_id <> i.sender_id \
+                         AND a.state = 'active' \
+                         AND NOT EXISTS (SELECT FROM user_blocks b \
+                             WHERE b.blocker_id = o.account_id AND b.blocked_id = i.sender_id) \
+                         AND NOT EXISTS (SELECT FROM user_blocks b \
+                             WHERE b.blocker_id = i.sender_id AND b.blocked_id = o.account_id)) \
+                     ELSE true END \
                  ORDER BY conversation_id, sender_id, client_message_id, n), \
              numbered AS ( \
                  SELECT f.*, c.last_seq + row_number() OVER (PARTITION BY f.conversation_id ORDER BY f.n) AS seq \

@@ -6,12 +6,15 @@ use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::graph::{Graph, Node};
+use super::graph::{Graph, Node, built_in_id};
 use crate::kernel::abilities::{Condition, Grant, Predicate, Scope};
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::kernel::policy;
+use crate::proto::rialto::policy::v1::Role as BuiltIn;
 use crate::schema::{account_roles, role_grants, role_parents, roles, roles_version};
 
 /// The number of the newest change.
@@ -51,6 +54,11 @@ pub async fn graph(conn: &mut Conn) -> Result<Graph, Error> {
     Ok(Graph::new(nodes))
 }
 
+/// What the audit log keeps of the built-in role of an account.
+pub fn noted_built_in(role: BuiltIn) -> Value {
+    json!({ "role": policy::role_name(role), "role_id": built_in_id(role) })
+}
+
 /// A role.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = roles, check_for_backend(Pg), treat_none_as_default_value = false)]
@@ -82,6 +90,16 @@ impl Visible<'_> {
 }
 
 impl Role {
+    /// What the audit log keeps of it.
+    pub fn noted(&self, contents: &Contents) -> Value {
+        json!({
+            "name": self.name,
+            "description": self.description,
+            "grants": contents.grants.iter().map(Grant::to_string).collect::<Vec<_>>(),
+            "parents": contents.parents,
+        })
+    }
+
     /// A role that the caller may see.
     pub async fn find(conn: &mut Conn, id: Uuid, visible: Visible<'_>) -> Result<Self, Error> {
         let found = roles::table.find(id).filter(visible.predicate()).select(Self::as_select());
@@ -225,6 +243,11 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// What the audit log keeps of it.
+    pub fn noted(&self, role: &Role) -> Value {
+        json!({ "role": role.name, "role_id": role.id, "expires_at": self.expires_at })
+    }
+
     /// Those of an account, in the order of their roles' ids, also such as have expired.
     pub async fn of(conn: &mut Conn, account_id: Uuid) -> Result<Vec<Self>, Error> {
         let rows = account_roles::table.filter(account_roles::account_id.eq(account_id));

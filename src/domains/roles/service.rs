@@ -17,6 +17,7 @@ use crate::kernel::abilities::Abilities;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, lacking};
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::trail::Target;
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::policy::v1::Role as BuiltIn;
 use crate::proto::rialto::roles::v1::role_service_server::RoleService as Contract;
@@ -29,7 +30,7 @@ use crate::proto::rialto::roles::v1::{
 };
 
 /// The kind of page tokens.
-const ROLES: u8 = 1;
+const ROLES: u8 = 24;
 /// Roles that an account may have besides its built-in one.
 const MAX_ASSIGNED: usize = 50;
 
@@ -63,6 +64,7 @@ impl RoleService {
             updated_at: now,
             version: 1,
         };
+        caller.trail.about(Target::Role(role.id));
         let mut conn = self.app.db.get().await?;
         let change = conn.transaction(async |conn| {
             let change = Change::begin(conn, &self.app, caller).await?;
@@ -73,6 +75,7 @@ impl RoleService {
         });
         let version = change.await?.version;
         drop(conn);
+        caller.trail.changed(None, Some(role.noted(&contents)));
         self.roles.changed(version, None).await;
         Ok(roles_wire::role(&role, &contents))
     }
@@ -85,6 +88,7 @@ impl RoleService {
         let grants = roles_wire::grants("role.grants", new.grants)?;
         let parents = roles_wire::parents("role.parent_ids", &new.parent_ids)?;
 
+        caller.trail.about(Target::Role(id));
         let mut conn = self.app.db.get().await?;
         let changed = conn.transaction(async |conn| {
             let change = Change::begin(conn, &self.app, caller).await?;
@@ -93,6 +97,7 @@ impl RoleService {
             require_etag(&role, &new.etag)?;
             change.require_roles(&[id])?;
             let mut contents = Role::contents(conn, std::slice::from_ref(&role)).await?.pop().unwrap_or_default();
+            let before = role.noted(&contents);
             if masked("name") {
                 role.name.clone_from(&new.name);
             }
@@ -109,28 +114,33 @@ impl RoleService {
             role.version += 1;
             role.updated_at = change.now;
             role.update(conn, &contents).await?;
-            Ok::<_, Error>((change.version, roles_wire::role(&role, &contents)))
+            let noted = (Some(before), Some(role.noted(&contents)));
+            Ok::<_, Error>((change.version, roles_wire::role(&role, &contents), noted))
         });
-        let (version, role) = changed.await?;
+        let (version, role, (before, after)) = changed.await?;
         drop(conn);
+        caller.trail.changed(before, after);
         self.roles.changed(version, None).await;
         Ok(role)
     }
 
     async fn delete(&self, caller: &Caller, request: DeleteRoleRequest) -> Result<(), Error> {
         let id = wire::id("role_id", &request.role_id)?;
+        caller.trail.about(Target::Role(id));
         let mut conn = self.app.db.get().await?;
-        let change = conn.transaction(async |conn| {
+        let changed = conn.transaction(async |conn| {
             let change = Change::begin(conn, &self.app, caller).await?;
             let role = Role::find(conn, id, change.visible("roles:delete")?).await?;
             require_custom(&role)?;
             require_etag(&role, &request.etag)?;
             change.require_roles(&[id])?;
+            let contents = Role::contents(conn, std::slice::from_ref(&role)).await?.pop().unwrap_or_default();
             Role::delete(conn, id).await?;
-            Ok::<_, Error>(change)
+            Ok::<_, Error>((change.version, role.noted(&contents)))
         });
-        let version = change.await?.version;
+        let (version, before) = changed.await?;
         drop(conn);
+        caller.trail.changed(Some(before), None);
         self.roles.changed(version, None).await;
         Ok(())
     }
@@ -158,6 +168,7 @@ impl RoleService {
         let account_id = wire::id("account_id", &request.account_id)?;
         let role_id = wire::id("role_id", &request.role_id)?;
         let expires_at = request.expires_at.map(expiry).transpose()?;
+        caller.trail.about(Target::Account(account_id));
         let mut conn = self.app.db.get().await?;
         let changed = conn.transaction(async |conn| {
             let change = Change::begin(conn, &self.app, caller).await?;
@@ -167,7 +178,8 @@ impl RoleService {
                 return Err(Error::invalid_field("expires_at", "must be in the future"));
             }
             let current = auth::role_of(conn, account_id).await?.ok_or_else(|| Error::not_found("account"))?.0;
-            let others = live(&Assignment::of(conn, account_id).await?, change.now);
+            let assignments = Assignment::of(conn, account_id).await?;
+            let others = live(&assignments, change.now);
             if let Some(new) = built_in(role_id) {
                 if expires_at.is_some() {
                     return Err(Error::invalid_field("expires_at", "a built-in role can't expire"));
@@ -176,8 +188,9 @@ impl RoleService {
                 change.require_roles(&[built_in_id(current)])?;
                 change.require_reach(account_id, current, &others)?;
                 auth::set_role(conn, account_id, new, change.now).await?;
+                let noted = (Some(model::noted_built_in(current)), Some(model::noted_built_in(new)));
                 // A trigger has counted this change of the account too.
-                return Ok((model::version(conn).await?, roles_wire::built_in_assignment(account_id, new)));
+                return Ok((model::version(conn).await?, roles_wire::built_in_assignment(account_id, new), noted));
             }
             change.require_reach(account_id, current, &others)?;
             if others.iter().filter(|other| **other != role_id).count() >= MAX_ASSIGNED {
@@ -186,10 +199,13 @@ impl RoleService {
             let assigned_by = Some(caller.account_id);
             let assignment = Assignment { account_id, role_id, assigned_by, assigned_at: change.now, expires_at };
             assignment.store(conn).await?;
-            Ok((change.version, proto::Assignment::from((&assignment, role.name.as_str()))))
+            let before = assignments.iter().find(|before| before.role_id == role_id);
+            let noted = (before.map(|before| before.noted(&role)), Some(assignment.noted(&role)));
+            Ok((change.version, proto::Assignment::from((&assignment, role.name.as_str())), noted))
         });
-        let (version, assignment) = changed.await?;
+        let (version, assignment, (before, after)) = changed.await?;
         drop(conn);
+        caller.trail.changed(before, after);
         self.tell(version, account_id, role_id).await;
         Ok(assignment)
     }
@@ -197,31 +213,39 @@ impl RoleService {
     async fn unassign(&self, caller: &Caller, request: &UnassignRoleRequest) -> Result<(), Error> {
         let account_id = wire::id("account_id", &request.account_id)?;
         let role_id = wire::id("role_id", &request.role_id)?;
+        caller.trail.about(Target::Account(account_id));
         let mut conn = self.app.db.get().await?;
         let changed = conn.transaction(async |conn| {
             let change = Change::begin(conn, &self.app, caller).await?;
-            Role::find(conn, role_id, change.visible("roles:assign")?).await?;
+            let role = Role::find(conn, role_id, change.visible("roles:assign")?).await?;
             change.require_roles(&[role_id])?;
             let has_none = || Error::not_found("assignment");
             let current = auth::role_of(conn, account_id).await?.ok_or_else(has_none)?.0;
-            change.require_reach(account_id, current, &live(&Assignment::of(conn, account_id).await?, change.now))?;
-            let has = match built_in(role_id) {
+            let assignments = Assignment::of(conn, account_id).await?;
+            change.require_reach(account_id, current, &live(&assignments, change.now))?;
+            let noted = match built_in(role_id) {
                 Some(BuiltIn::User) => {
                     return Err(Error::new(Reason::RoleBuiltIn, "an account is a user at least"));
                 }
-                Some(role) => {
-                    let has = current == role;
-                    if has {
-                        auth::set_role(conn, account_id, BuiltIn::User, change.now).await?;
+                Some(lost) => {
+                    if current != lost {
+                        return Err(has_none());
                     }
-                    has
+                    auth::set_role(conn, account_id, BuiltIn::User, change.now).await?;
+                    (Some(model::noted_built_in(lost)), Some(model::noted_built_in(BuiltIn::User)))
                 }
-                None => Assignment::delete(conn, account_id, role_id).await?,
+                None => {
+                    let lost = assignments.iter().find(|assignment| assignment.role_id == role_id);
+                    let noted = (Some(lost.ok_or_else(has_none)?.noted(&role)), None);
+                    Assignment::delete(conn, account_id, role_id).await?;
+                    noted
+                }
             };
-            if has { model::version(conn).await } else { Err(has_none()) }
+            Ok((model::version(conn).await?, noted))
         });
-        let version = changed.await?;
+        let (version, (before, after)) = changed.await?;
         drop(conn);
+        caller.trail.changed(before, after);
         self.tell(version, account_id, role_id).await;
         Ok(())
     }

@@ -11,11 +11,14 @@ use super::model::{BackupCodes, Enrolment, place};
 use super::qr::Picture;
 use super::totp::{self, Codes, SECRET_BYTES};
 use super::{Proof, codes, digits, missing, new_backup_codes, not_enabled, wrong_code};
+use crate::domains::auth::jobs::Notice;
 use crate::domains::auth::{self, Confirmation, Sessions};
 use crate::domains::passkeys;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::jobs;
+use crate::kernel::trail::Target;
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
 use crate::proto::rialto::twofactor::v1::{
@@ -57,6 +60,11 @@ impl TwoFactorService {
         Ok(has_passkeys && Enrolment::enabled(&mut conn, caller.account_id).await?.is_none())
     }
 
+    /// Has the owner of an account told, once the transaction is committed. After it comes `wake`.
+    async fn tell(&self, conn: &mut Conn, account_id: Uuid, notice: Notice) -> Result<(), Error> {
+        auth::jobs::notice(&self.app, account_id, notice)?.enqueue(conn).await
+    }
+
     /// Enables what was set up, if the code is one of its secret.
     async fn enable_with(&self, caller: &Caller, code: &str) -> Result<Vec<String>, Error> {
         let mut conn = self.app.db.get().await?;
@@ -75,6 +83,7 @@ impl TwoFactorService {
             if !enrolment.enable(conn, step, now).await? {
                 return Err(already_enabled());
             }
+            self.tell(conn, caller.account_id, Notice::TwoFactorEnabled).await?;
             new_backup_codes(&self.app, conn, caller.account_id).await
         })
         .await
@@ -144,6 +153,7 @@ impl Contract for TwoFactorService {
         let attempt = self.confirmation.count(&caller).await?;
         let backup_codes = attempt.judge(self.enable_with(&caller, &code).await).await?;
         self.sessions.changed(caller.account_id).await;
+        jobs::wake(&self.app).await;
         Ok(Response::new(EnableResponse { backup_codes }))
     }
 
@@ -161,11 +171,13 @@ impl Contract for TwoFactorService {
             if !left {
                 BackupCodes::delete(conn, caller.account_id).await?;
             }
+            self.tell(conn, caller.account_id, Notice::TwoFactorDisabled).await?;
             Enrolment::delete(conn, caller.account_id).await
         })
         .await?;
         drop(conn);
         self.sessions.changed(caller.account_id).await;
+        jobs::wake(&self.app).await;
         Ok(Response::new(DisableResponse {}))
     }
 
@@ -197,15 +209,19 @@ impl Contract for TwoFactorService {
             if !auth::lock_second_factor(conn, caller.account_id).await? {
                 return Err(not_enabled());
             }
+            self.tell(conn, caller.account_id, Notice::BackupCodesReplaced).await?;
             new_backup_codes(&self.app, conn, caller.account_id).await
         });
         let backup_codes = made.await?;
+        drop(conn);
+        jobs::wake(&self.app).await;
         Ok(Response::new(RegenerateBackupCodesResponse { backup_codes }))
     }
 
     async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let account_id = wire::id("account_id", &request.into_inner().account_id)?;
+        caller.trail.about(Target::Account(account_id));
         if account_id == caller.account_id {
             // Whoever has taken over the session of an administrator does not get rid of the second factor like this.
             return Err(Error::invalid_field("account_id", "is your own account: use Disable").into());
@@ -222,11 +238,13 @@ impl Contract for TwoFactorService {
             // Who has the lost passkey could log in with it.
             passkeys::delete_all(conn, account_id).await?;
             BackupCodes::delete(conn, account_id).await?;
+            self.tell(conn, account_id, Notice::TwoFactorReset).await?;
             Enrolment::delete(conn, account_id).await
         })
         .await?;
         drop(conn);
         self.sessions.changed(account_id).await;
+        jobs::wake(&self.app).await;
         tracing::warn!(account = %account_id, by = %caller.account_id, "two-factor authentication was reset");
         Ok(Response::new(ResetResponse {}))
     }

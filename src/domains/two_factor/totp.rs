@@ -6,6 +6,7 @@ use totp_rs::{Builder, Totp};
 
 use crate::kernel::config;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::policy::BUILT_IN;
 
 /// As RFC 4226, section 4 (R6) recommends.
 pub const SECRET_BYTES: usize = 20;
@@ -57,8 +58,9 @@ pub fn check_config(config: &config::TwoFactor) -> Result<(), Error> {
         return bad("two_factor.issuer must have 1 to 64 bytes and no colon");
     }
     // A role that is written wrong would protect nobody.
-    if config.required_roles.iter().any(|role| !["user", "admin"].contains(&role.as_str())) {
-        return bad("two_factor.required_roles must be of user and admin");
+    let known = |role: &String| BUILT_IN.iter().any(|(_, name)| name == role);
+    if !config.required_roles.iter().all(known) {
+        return bad("two_factor.required_roles must be of user, moderator, support and admin");
     }
     Ok(())
 }

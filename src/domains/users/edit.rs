@@ -3,6 +3,7 @@
 use prost_types::FieldMask;
 
 use super::{handle, wire};
+use crate::domains::auth;
 use crate::kernel::error::{Error, Reason, Violation};
 use crate::proto::rialto::users::v1::{PrivacySettings, User};
 
@@ -68,7 +69,7 @@ impl Edit {
         match field {
             "handle" if user.handle.is_empty() => self.handle = Some(None),
             "handle" => self.handle = Some(Some(handle::parse(&user.handle)?)),
-            "display_name" => self.display_name = Some(display_name(&user.display_name)?),
+            "display_name" => self.display_name = Some(auth::display_name(&user.display_name)?),
             "bio" => self.bio = Some(bio(&user.bio)?),
             "avatar_url" => self.avatar_url = Some(avatar_url(&user.avatar_url)?),
             "locale" => self.locale = Some(locale(&user.locale)?),
@@ -87,27 +88,19 @@ fn expand(paths: &[String]) -> Result<Vec<&'static str>, Error> {
     for path in paths {
         match path.as_str() {
             "*" => return Ok(EDITABLE.to_vec()),
-            "privacy" => expanded.extend(EDITABLE.iter().filter(|field| field.starts_with("privacy."))),
             path if OUTPUT_ONLY.contains(&path) => {}
-            path => match EDITABLE.iter().find(|field| **field == path) {
-                Some(field) if !expanded.contains(field) => expanded.push(field),
-                Some(_) => {}
-                None => return Err(Error::invalid_field("update_mask", "names a field that there is not")),
-            },
+            path => {
+                let within = |field: &&str| *field == path || (path == "privacy" && field.starts_with("privacy."));
+                let mut named = EDITABLE.into_iter().filter(within).peekable();
+                if named.peek().is_none() {
+                    return Err(Error::invalid_field("update_mask", "names a field that there is not"));
+                }
+                let new: Vec<_> = named.filter(|field| !expanded.contains(field)).collect();
+                expanded.extend(new);
+            }
         }
     }
     Ok(expanded)
-}
-
-fn display_name(text: &str) -> Result<String, &'static str> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err("must not be empty");
-    }
-    if text.chars().any(char::is_control) {
-        return Err("must not contain control characters");
-    }
-    Ok(text.to_owned())
 }
 
 fn bio(text: &str) -> Result<String, &'static str> {

@@ -1,6 +1,6 @@
 //! The unique public name of an account.
 
-/// Names that could be taken for the server, for those who run it, or for everybody. Compared without `_` and `.`.
+/// Names that could be taken for the server, for those who run it, or for everybody. Compared by how they look.
 const RESERVED: [&str; 46] = [
     "abuse",
     "account",
@@ -64,10 +64,26 @@ pub fn parse(text: &str) -> Result<String, &'static str> {
         return Err("must begin and end with a letter or digit");
     }
     let handle = text.to_ascii_lowercase();
-    if RESERVED.contains(&handle.replace(['_', '.'], "").as_str()) {
+    if RESERVED.iter().any(|reserved| look(reserved) == look(&handle)) {
         return Err("is reserved");
     }
     Ok(handle)
+}
+
+/// How a handle looks: without `_` and `.`, and with one letter for those that are hard to tell apart.
+fn look(handle: &str) -> String {
+    let letter = |c: char| match c {
+        '0' => 'o',
+        '1' | 'i' => 'l',
+        '3' => 'e',
+        '4' => 'a',
+        '5' => 's',
+        '7' => 't',
+        '8' => 'b',
+        c => c,
+    };
+    let letters: String = handle.chars().filter(|c| !matches!(c, '_' | '.')).map(letter).collect();
+    letters.replace("rn", "m").replace("vv", "w")
 }
 
 /// A handle that somebody looks for: folded, without the `@` that people write before it.
@@ -88,10 +104,29 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
-        for reserved in ["admin", "Admin", "ad.min", "a_d_m_i_n", "rialto", "sup.port"] {
+        for reserved in [
+            "admin",
+            "Admin",
+            "ad.min",
+            "a_d_m_i_n",
+            "rialto",
+            "sup.port",
+            "adm1n",
+            "4dmin",
+            "adrnin",
+            "ADMlN",
+            "r1alt0",
+            "R1ALTO",
+            "supp0rt",
+            "5taff",
+            "vvebmaster",
+            "sy5tern",
+        ] {
             assert_eq!(parse(reserved), Err("is reserved"), "{reserved}");
         }
-        assert!(parse("administer").is_ok());
+        for free in ["administer", "admin1", "annie", "ann1e", "modern", "bob.7"] {
+            assert!(parse(free).is_ok(), "{free}");
+        }
         assert_eq!(fold("@Ann"), "ann");
     }
 }

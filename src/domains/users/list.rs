@@ -12,13 +12,13 @@ use crate::kernel::error::Error;
 use crate::kernel::pages;
 use crate::proto::rialto::users::v1::ListUsersRequest;
 
-/// The orders of a list. Their numbers are the kinds of page tokens.
+/// The orders of a list. Their numbers are the kinds of page tokens, which no other list has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Order {
-    Name = 1,
-    NameDescending = 2,
-    Created = 3,
-    CreatedDescending = 4,
+    Name = 32,
+    NameDescending = 33,
+    Created = 34,
+    CreatedDescending = 35,
 }
 
 /// What is asked for.

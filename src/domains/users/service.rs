@@ -15,6 +15,7 @@ use crate::domains::privacy;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::Error;
+use crate::kernel::trail::Target;
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::users::v1::batch_result::Outcome;
 use crate::proto::rialto::users::v1::get_user_request::Key;
@@ -29,7 +30,7 @@ use crate::proto::rialto::users::v1::{
 };
 
 /// The kind of the page tokens of blocks. Those of lists of users are in `list`.
-const BLOCKS: u8 = 5;
+const BLOCKS: u8 = 36;
 const READ_PRIVATE: &str = "users:read-private";
 
 /// The service.
@@ -46,6 +47,9 @@ impl UserService {
 
     async fn update(&self, by: &Caller, id: Uuid, edit: Edit) -> Result<Profile, Error> {
         let now = self.app.clock.now();
+        if by.account_id != id {
+            by.trail.about(Target::Account(id));
+        }
         let mut conn = self.app.db.get().await?;
         let updated = conn.transaction(async |conn| {
             auth::may_act_on(conn, by, id, now).await?;
@@ -67,6 +71,7 @@ impl UserService {
     }
 
     async fn block(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        caller.trail.about(Target::Account(id));
         if id == caller.account_id {
             return Err(Error::invalid_field("user_id", "is the caller"));
         }
@@ -103,11 +108,13 @@ impl UserService {
         for id in ids {
             let outcome = match self.change_one(caller, id, change).await {
                 Ok(user) => Outcome::User(user),
-                Err(error) => Outcome::Failure(BatchFailure {
-                    reason: error.reason.into(),
+                Err(error) => {
+                    let reason = error.reason.into();
                     // Becoming a status logs a cause, where there is one.
-                    message: Status::from(error).message().to_owned(),
-                }),
+                    let status = Status::from(error);
+                    caller.trail.failed(status.code());
+                    Outcome::Failure(BatchFailure { reason, message: status.message().to_owned() })
+                }
             };
             results.push(BatchResult { user_id: id.to_string(), outcome: Some(outcome) });
         }
@@ -208,6 +215,7 @@ impl Contract for UserService {
     ) -> Result<Response<UnblockUserResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let id = wire::id("user_id", &request.get_ref().user_id)?;
+        caller.trail.about(Target::Account(id));
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         Blocked::delete(&mut conn, caller.account_id, id).await?;
         Ok(Response::new(UnblockUserResponse {}))

@@ -308,10 +308,11 @@ async fn conditions_are_part_of_the_query() {
     let other = Role { id: keeper, name: "stolen".into(), ..Role::default() };
     assert_eq!(refusal(bob.update_role(&node, other, &["name"]).await).0, Code::NotFound);
     assert_eq!(refusal(bob.assign(&node, &bob, USER).await).0, Code::NotFound);
-    bob.assign(&node, &admin, &mine.id).await.unwrap();
-    let of_admin = ListAccountRolesRequest { account_id: admin.id.clone() };
-    let of_admin = bob.roles(&node).list_account_roles(of_admin).await.unwrap().into_inner().assignments;
-    assert_eq!(of_admin.iter().map(|one| &one.role_id).collect::<Vec<_>>(), [&mine.id]);
+    let eve = node.user("eve").await;
+    bob.assign(&node, &eve, &mine.id).await.unwrap();
+    let of_eve = ListAccountRolesRequest { account_id: eve.id.clone() };
+    let of_eve = bob.roles(&node).list_account_roles(of_eve).await.unwrap().into_inner().assignments;
+    assert_eq!(of_eve.iter().map(|one| &one.role_id).collect::<Vec<_>>(), [&mine.id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

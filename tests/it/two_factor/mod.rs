@@ -1,6 +1,7 @@
 //! Two-factor authentication: somebody with an authenticator, and what they do.
 
 mod administration;
+mod changes;
 mod enrolment;
 mod login;
 
