@@ -163,7 +163,9 @@ impl AuthService {
             self.store_rehashed(account.id, hash, verified).await?;
             return Ok(account.clone());
         }
-        let registered = self.app.config.auth.require_verified_email && self.is_registered(email, password).await?;
+        // A password was compared: a fault from here on must not make the attempt uncounted.
+        let registered =
+            self.app.config.auth.require_verified_email && self.is_registered(email, password).await.unwrap_or(false);
         Err(match account {
             Some(account) => not_active(account.state()),
             None if registered => not_active(AccountState::Unverified),

@@ -157,7 +157,8 @@ impl Throttle {
 }
 
 impl Attempt {
-    /// Takes what came of the attempt. What is not a failure of whoever makes it is not held against them.
+    /// Takes what came of the attempt. Faults of the server are not held against whoever makes it, so nothing that may fail
+    /// comes after a comparison that went wrong.
     pub async fn judge<T>(self, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Ok(_) => self.settle(Outcome::Succeeded).await,
@@ -177,7 +178,7 @@ impl Attempt {
             // Refused means that others have used it up meanwhile; Redis being away is logged, and refuses the next one.
             let _ = budgets::attempt(&self.throttle.app.redis, std::slice::from_ref(address), None).await;
         }
-        let Some((budget, counted)) = self.budgets.iter().zip(&self.counted).last() else { return };
+        let Some((budget, counted)) = self.budgets.iter().zip(&self.counted).next_back() else { return };
         let by_strangers = self.address.is_some();
         let begins = by_strangers && budget.schedule.begins_to_delay(counted.failures);
         if !begins && !budget.schedule.locks(counted.failures) {

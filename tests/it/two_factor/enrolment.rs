@@ -298,6 +298,11 @@ async fn guessing_is_stopped_in_the_session_and_success_costs_nothing() {
         let code = ann.authenticator.next_code(&world);
         ann.regenerate(&node, &code).await.ok();
     }
+    // Nothing was guessed without a code.
+    for _ in 0..6 {
+        let without = ann.user.post(&node, "/v1/auth/reauthenticate", json!({ "password": PASSWORD })).await;
+        without.refused(422, "VALIDATION_ERROR", 2001);
+    }
     let mut fates = Vec::new();
     for i in 0..12 {
         let body = if i % 2 == 0 { json!({ "password": "wrong", "code": "000000" }) } else { wrong_code(&ann, &world) };
