@@ -103,7 +103,7 @@ fn security_schemes() -> Value {
 fn security(rule: &Rule) -> Value {
     match rule.path {
         "/rialto.auth.v1.AuthService/Refresh" => json!([{}, { "refreshCookie": [], "csrfToken": [] }]),
-        "/rialto.auth.v1.AuthService/GetCsrfToken" => json!([{ "cookie": [] }, { "refreshCookie": [] }]),
+        "/rialto.auth.v1.AuthService/GetCsrfToken" => json!([{}, { "cookie": [] }, { "refreshCookie": [] }]),
         _ if rule.access == Access::Public => json!([]),
         _ if rule.read_only => json!([{ "bearer": [] }, { "cookie": [] }]),
         _ => json!([{ "bearer": [] }, { "cookie": [], "csrfToken": [] }]),

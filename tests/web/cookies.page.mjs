@@ -22,13 +22,12 @@ async function simple(baseUrl, path, body) {
   return (await fetch(baseUrl + path, { method: "POST", credentials: "include", mode: "no-cors", body })).type;
 }
 
-/** A form that posts JSON as text into a frame, to its end. */
+/** A form that posts JSON as text into a frame, to its end. Forms send `name=value`, so the JSON has to have an `=`. */
 function form(baseUrl, path, json) {
   const frame = Object.assign(document.createElement("iframe"), { name: crypto.randomUUID() });
   document.body.append(frame);
   const form = Object.assign(document.createElement("form"), { method: "POST", action: baseUrl + path, target: frame.name, enctype: "text/plain" });
-  // `name=value`: the equals sign ends up in a string.
-  const [name, value] = [`${json.slice(0, -2)}`, json.slice(-2)];
+  const [name, value] = json.split("=");
   form.append(Object.assign(document.createElement("input"), { name, value }));
   document.body.append(form);
   const loaded = new Promise((resolve) => { frame.onload = () => resolve(true); });
@@ -73,14 +72,14 @@ function socket(url, protocols, frame) {
   });
 }
 
-/** Opens a WebSocket; `closed` waits for the code with which it closes. */
-function open(url, protocols) {
+/** Opens a WebSocket; `closeCode` waits for the code with which it closes. */
+function openSocket(url, protocols) {
   const socket = new WebSocket(url, protocols);
-  window.end = new Promise((resolve) => { socket.onclose = ({ code }) => resolve(code); });
+  window.socketEnd = new Promise((resolve) => { socket.onclose = ({ code }) => resolve(code); });
   return new Promise((resolve) => { socket.onopen = () => resolve(true); });
 }
 
-const closed = () => window.end;
+const closeCode = () => window.socketEnd;
 
-Object.assign(window, { rest, simple, form, typed, events, socket, openSocket: open, closed });
+Object.assign(window, { rest, simple, form, typed, events, socket, openSocket, closeCode });
 window.loaded = true;

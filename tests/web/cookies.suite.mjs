@@ -38,7 +38,7 @@ async function checks(world, { browser, named, neighbour, stranger, rialto }) {
     return Object.fromEntries(all.map(({ name, ...cookie }) => [name.replace("__Host-rialto-", ""), cookie]));
   };
   const login = (page, account) => call(page, "POST", "/v1/auth/login", { email: account.email, password: account.password, cookie: true });
-  const name = async () => (await call(named, "GET", "/v1/auth/me")).body.displayName;
+  const name = async () => (await call(named, "GET", "/v1/users/me")).body.displayName;
   let csrf;
   let memberId;
   let conversation;
@@ -94,8 +94,13 @@ async function checks(world, { browser, named, neighbour, stranger, rialto }) {
       equal((await login(page, bob)).hidden, "TypeError", "a login as somebody else");
       for (const path of ["/v1/auth/logout", "/v1/auth/refresh"]) {
         equal(await on(page, "simple", base, path, "{}"), "opaque");
-        equal(await on(page, "form", base, path, '{"":""}'), true);
       }
+      const conversations = async () => (await call(named, "GET", "/v1/conversations")).body.conversations.length;
+      const before = await conversations();
+      const create = JSON.stringify({ memberIds: [memberId], title: "1 = 1" });
+      equal(await on(page, "simple", base, "/v1/conversations", create), "opaque");
+      equal(await on(page, "form", base, "/v1/conversations", create), true, "a form");
+      equal([await conversations(), before > 0], [before, true], "conversations");
       equal(await on(page, "events", `${base}/v1/conversations/${conversation}/events?after_seq=0`), "error", "events");
       equal(await on(page, "socket", sockets + CONNECT, ["rialto.json.v1", `csrf.${csrf}`], subscribe()), 1006, "a WebSocket");
       equal(await on(page, "socket", `${sockets}/v1/conversations/${conversation}/events`, ["rialto.json.v1"], "half-close"), 1006);
@@ -144,9 +149,9 @@ async function checks(world, { browser, named, neighbour, stranger, rialto }) {
     await on(named, "openSocket", sockets + CONNECT, ["rialto.json.v1", `csrf.${csrf}`]);
     equal((await call(named, "POST", "/v1/auth/logout", {}, csrf)).status, 200);
     equal(Object.keys(await cookies()), ["device"], "cookies");
-    equal(await on(named, "closed"), 4016, "the code of the WebSocket");
+    equal(await on(named, "closeCode"), 4016, "the code of the WebSocket");
     equal((await call(named, "GET", "/v1/auth/me")).reason, "UNAUTHORIZED");
-    equal((await call(named, "GET", "/v1/auth/csrf")).reason, "UNAUTHORIZED");
+    equal((await call(named, "GET", "/v1/auth/csrf")).body, { csrfToken: "" });
   });
 
   await world.check("Chromium, cookies: nothing has panicked", async () => {

@@ -17,6 +17,7 @@ use super::login::Tokens;
 use super::model::{RefreshToken, Session};
 use super::service::{AuthService, BEARER};
 use super::sessions::Sessions;
+use super::tokens::Keys;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 
@@ -171,6 +172,7 @@ impl Browser {
     /// Refuses pages that may not speak for the user, and what a form could have sent.
     fn require_trust(&self) -> Result<(), Error> {
         if !self.manner.trusted_origin {
+            tracing::warn!("a page of an origin that is not trusted has called by cookie");
             let message = "pages of this origin may not call by cookie (Origin, or else Sec-Fetch-Site)";
             return Err(Error::new(Reason::OriginNotAllowed, message));
         }
@@ -194,6 +196,11 @@ impl Browser {
         Ok(())
     }
 
+    fn require_csrf(&self, keys: &Keys, session_id: Uuid) -> Result<(), Error> {
+        let checked = keys.csrf.require(session_id, self.csrf_token.as_deref());
+        checked.inspect_err(|_| tracing::warn!(session = %session_id, "a call by cookie had no good CSRF token"))
+    }
+
     /// Makes the browser forget what is refused for good.
     fn forget(&self, refused: Error) -> Error {
         match refused.reason {
@@ -201,6 +208,14 @@ impl Browser {
             Reason::TokenExpired | Reason::TokenInvalid => self.set(ACCESS, "", 0),
             Reason::SessionRevoked | Reason::AccountNotActive => self.clear(),
             _ => {}
+        }
+        refused
+    }
+
+    /// The same when it is the refresh cookie that is refused, without which there is no session for long.
+    fn forget_all(&self, refused: Error) -> Error {
+        if matches!(refused.reason, Reason::TokenExpired | Reason::TokenInvalid | Reason::SessionRevoked) {
+            self.clear();
         }
         refused
     }
@@ -235,7 +250,7 @@ impl Sessions {
         let token = token.ok_or_else(missing)?;
         let caller = self.authenticate(token).await.map_err(|refused| browser.forget(refused))?;
         if !read_only {
-            self.keys.csrf.require(caller.session_id, browser.csrf_token.as_deref())?;
+            browser.require_csrf(&self.keys, caller.session_id)?;
         }
         let _ = browser.credential.set(());
         Ok(caller)
@@ -297,19 +312,13 @@ impl AuthService {
     pub(super) async fn renew_cookie(&self, browser: &Browser) -> Result<(Uuid, Tokens), Error> {
         browser.require_trust()?;
         let (session, token) = self.refreshable(browser).await?;
-        self.keys.csrf.require(session.id, browser.csrf_token.as_deref())?;
-        let renewed = self.renew(token, Some(SUPERSEDED)).await;
-        renewed.inspect_err(|refused| {
-            if refused.reason.info().http_status == 401 {
-                browser.clear();
-            }
-        })
+        browser.require_csrf(&self.keys, session.id)?;
+        self.renew(token, Some(SUPERSEDED)).await.map_err(|refused| browser.forget_all(refused))
     }
 
-    /// A CSRF token for the session of a browser's cookies.
+    /// A CSRF token for the session of a browser's cookies; empty where there are none.
     pub(super) async fn csrf_token(&self, browser: Option<&Browser>) -> Result<String, Error> {
-        let none = || Error::new(Reason::Unauthorized, "there are no cookies of a session: log in with `cookie`");
-        let browser = browser.filter(|browser| browser.has_session()).ok_or_else(none)?;
+        let Some(browser) = browser.filter(|browser| browser.has_session()) else { return Ok(String::new()) };
         let session_id = match self.sessions.authenticate_cookie(browser, true).await {
             Ok(caller) => caller.session_id,
             Err(refused) if matches!(refused.reason, Reason::TokenExpired | Reason::TokenInvalid) => {
@@ -331,11 +340,7 @@ impl AuthService {
             let ended = || Error::new(Reason::SessionRevoked, "the session has ended");
             if session.is_live(self.app.clock.now()) { Ok((session, token)) } else { Err(ended()) }
         };
-        found.await.inspect_err(|refused: &Error| {
-            if refused.reason.info().http_status == 401 {
-                browser.clear();
-            }
-        })
+        found.await.map_err(|refused| browser.forget_all(refused))
     }
 }
 

@@ -167,6 +167,12 @@ async fn the_refresh_cookie_alone_lets_nobody_in() {
     page.cookies.remove(ACCESS);
     page.get(&node, "/v1/auth/me").await.answer.refused(401, "TOKEN_EXPIRED", 1003);
     page.change(&node, "x").await.answer.refused(401, "TOKEN_EXPIRED", 1003);
+    // And the access cookie alone refreshes nothing, but is kept.
+    let mut other = Page::log_in(&node, "ann@example.com").await;
+    other.cookies.remove(REFRESH);
+    let got = other.post(&node, "/v1/auth/refresh", json!({})).await;
+    got.answer.refused(401, "UNAUTHORIZED", 1001);
+    assert!(got.set.is_empty());
     // As the access cookie it is nothing.
     page.cookies.insert(ACCESS.into(), page.cookies[REFRESH].clone());
     page.get(&node, "/v1/auth/me").await.answer.refused(401, "TOKEN_INVALID", 1004);
@@ -178,7 +184,7 @@ async fn a_refresh_without_any_token_says_what_is_missing() {
     let node = world.node().await;
     let answer = node.rest(Method::POST, "/v1/auth/refresh", None, Some(json!({}))).await;
     answer.refused(422, "VALIDATION_ERROR", 2001);
-    assert_eq!(answer.fields(), ["refreshToken"]);
+    assert_eq!(answer.fields(), ["refresh_token"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
