@@ -75,7 +75,7 @@ impl TwoFactorService {
             if !enrolment.enable(conn, step, now).await? {
                 return Err(already_enabled());
             }
-            new_backup_codes(&self.app, conn, caller.account_id).await
+            new_backup_codes(&self.app, conn, caller.account_id, now).await
         })
         .await
     }
@@ -193,12 +193,13 @@ impl Contract for TwoFactorService {
         }
         self.confirm(&caller, request.password, proof).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let now = self.app.clock.now();
         let made = conn.transaction(async |conn| {
             // Meanwhile it may have lost it.
             if !auth::lock_second_factor(conn, caller.account_id).await? {
                 return Err(not_enabled());
             }
-            new_backup_codes(&self.app, conn, caller.account_id).await
+            new_backup_codes(&self.app, conn, caller.account_id, now).await
         });
         let backup_codes = made.await?;
         Ok(Response::new(RegenerateBackupCodesResponse { backup_codes }))
