@@ -14,6 +14,7 @@ use super::wire;
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::wire::to_struct;
 
 /// A challenge, and what an authenticator has made of it.
 pub struct Assertion {
@@ -30,18 +31,15 @@ pub struct Begun {
 
 impl Assertion {
     /// Makes a challenge, for these passkeys of an account, or, when there are none, for whichever the authenticator knows.
-    pub async fn begin(app: &App, conn: &mut Conn, purpose: Purpose<'_>, of: Vec<Passkey>) -> Result<Begun, Error> {
+    pub async fn begin(app: &App, conn: &mut Conn, purpose: Purpose<'_>, of: &[Passkey]) -> Result<Begun, Error> {
         let webauthn = relying_party(&app.config)?;
-        let failed = |error| Error::internal("a WebAuthn challenge", error);
-        let (mut challenge, state) = webauthn.start_discoverable_authentication().map_err(failed)?;
-        if !of.is_empty() {
-            let of = of.into_iter().map(|passkey| wire::stored(passkey.credential)).collect::<Result<Vec<_>, _>>()?;
-            // Only for the list: the challenge is the other one, which is answered by a passkey as it is then.
-            let (listed, _) = webauthn.start_passkey_authentication(&of).map_err(failed)?;
-            challenge.public_key.allow_credentials = listed.public_key.allow_credentials;
-        }
+        let begun = webauthn.start_discoverable_authentication();
+        let (challenge, state) = begun.map_err(|error| Error::internal("a WebAuthn challenge", error))?;
+        let mut options = wire::json(&challenge.public_key)?;
+        // The state holds no passkey: the answer is compared with the passkey as it is then.
+        options["allowCredentials"] = of.iter().map(wire::descriptor).collect();
         let token = remember(app, conn, purpose, wire::json(&state)?).await?;
-        Ok(Begun { options: wire::options(&challenge.public_key)?, token })
+        Ok(Begun { options: to_struct(options), token })
     }
 
     /// Takes the challenge that a token finds, so that it is answered once, whatever comes of it.

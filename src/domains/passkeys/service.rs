@@ -17,7 +17,7 @@ use crate::domains::two_factor;
 use crate::kernel::app::App;
 use crate::kernel::caller::{ActingAccount, Caller};
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::wire::{id, timestamp};
+use crate::kernel::wire::{id, timestamp, to_struct};
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyService as Contract;
 use crate::proto::rialto::passkeys::v1::{
     BeginLoginRequest, BeginLoginResponse, BeginReauthenticationRequest, BeginReauthenticationResponse,
@@ -71,7 +71,7 @@ impl PasskeyService {
         }
         let purpose = Purpose::Registration(caller.session_id);
         let token = remember(&self.app, &mut conn, purpose, wire::json(&state)?).await?;
-        Ok(Begun { options: wire::options(&options)?, token })
+        Ok(Begun { options: to_struct(options), token })
     }
 
     /// The passkey that an authenticator made, and new backup codes if it is the account's first second factor.
@@ -110,7 +110,7 @@ impl PasskeyService {
                 if had {
                     return Ok(Vec::new());
                 }
-                two_factor::new_backup_codes(&self.app, conn, caller.account_id).await
+                two_factor::new_backup_codes(&self.app, conn, caller.account_id, now).await
             })
             .await?;
         drop(conn);
@@ -226,7 +226,7 @@ impl Contract for PasskeyService {
     async fn begin_login(&self, request: Request<BeginLoginRequest>) -> Result<Response<BeginLoginResponse>, Status> {
         let client = Client::of(&request).fingerprint(self.app.config.server.ipv6_prefix);
         let mut conn = self.app.db.get().await?;
-        let begun = Assertion::begin(&self.app, &mut conn, Purpose::Login(&client), Vec::new()).await?;
+        let begun = Assertion::begin(&self.app, &mut conn, Purpose::Login(&client), &[]).await?;
         Ok(Response::new(BeginLoginResponse { options: Some(begun.options), ceremony_token: begun.token }))
     }
 
@@ -263,7 +263,7 @@ impl Contract for PasskeyService {
         let account_id = auth::challenged_account(&self.app, &challenge, &client).await?;
         let mut conn = self.app.db.get().await?;
         let passkeys = own(Passkey::of(&mut conn, account_id).await?)?;
-        let begun = Assertion::begin(&self.app, &mut conn, Purpose::SecondFactor(&challenge), passkeys).await?;
+        let begun = Assertion::begin(&self.app, &mut conn, Purpose::SecondFactor(&challenge), &passkeys).await?;
         Ok(Response::new(BeginSecondFactorResponse { options: Some(begun.options), ceremony_token: begun.token }))
     }
 
@@ -275,7 +275,7 @@ impl Contract for PasskeyService {
         let mut conn = self.app.db.get().await?;
         let passkeys = own(Passkey::of(&mut conn, caller.account_id).await?)?;
         let purpose = Purpose::Reauthentication(caller.session_id);
-        let begun = Assertion::begin(&self.app, &mut conn, purpose, passkeys).await?;
+        let begun = Assertion::begin(&self.app, &mut conn, purpose, &passkeys).await?;
         Ok(Response::new(BeginReauthenticationResponse { options: Some(begun.options), ceremony_token: begun.token }))
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::model;
 use crate::kernel::error::Error;
-use crate::kernel::wire::{from_struct, timestamp, to_struct};
+use crate::kernel::wire::{from_struct, timestamp};
 use crate::proto::rialto::passkeys::v1::Passkey;
 
 /// What authenticators make is a few KB; the largest attestations are certificate chains.
@@ -43,12 +43,12 @@ pub fn credential<T: DeserializeOwned>(credential: Option<Struct>, kind: &str) -
     })
 }
 
-/// Options for an authenticator, in WebAuthn's JSON.
-pub fn options(options: &impl Serialize) -> Result<Struct, Error> {
-    json(options).map(to_struct)
+/// PublicKeyCredentialDescriptorJSON.
+pub fn descriptor(passkey: &model::Passkey) -> Value {
+    serde_json::json!({ "type": "public-key", "id": URL_SAFE_NO_PAD.encode(&passkey.credential_id) })
 }
 
-/// As it is stored.
+/// As it is sent or stored.
 pub fn json(value: &impl Serialize) -> Result<Value, Error> {
     serde_json::to_value(value).map_err(|error| Error::internal("WebAuthn's JSON", error))
 }

@@ -18,6 +18,7 @@ mod totp;
 
 pub mod jobs;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use self::backup_codes::{BackupCode, COUNT};
@@ -106,10 +107,15 @@ pub async fn has_authenticator(conn: &mut Conn, account_id: Uuid) -> Result<bool
 
 /// Makes new backup codes in the place of all others; returns them as they are shown. To be called in a transaction that has
 /// locked the account: two at once would not see each other's new codes, and leave both.
-pub async fn new_backup_codes(app: &App, conn: &mut Conn, account_id: Uuid) -> Result<Vec<String>, Error> {
+pub async fn new_backup_codes(
+    app: &App,
+    conn: &mut Conn,
+    account_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<Vec<String>, Error> {
     let codes = (0..COUNT).map(|_| BackupCode::new(app.rng)).collect::<Result<Vec<_>, _>>()?;
     let hashes: Vec<_> = codes.iter().map(|code| code.hash(account_id)).collect();
-    BackupCodes::replace(conn, account_id, &hashes, app.clock.now()).await?;
+    BackupCodes::replace(conn, account_id, &hashes, now).await?;
     Ok(codes.iter().map(BackupCode::text).collect())
 }
 

@@ -84,7 +84,7 @@ impl TwoFactorService {
                 return Err(already_enabled());
             }
             self.tell(conn, caller.account_id, Notice::TwoFactorEnabled).await?;
-            new_backup_codes(&self.app, conn, caller.account_id).await
+            new_backup_codes(&self.app, conn, caller.account_id, now).await
         })
         .await
     }
@@ -204,13 +204,14 @@ impl Contract for TwoFactorService {
         }
         self.confirm(&caller, request.password, proof).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let now = self.app.clock.now();
         let made = conn.transaction(async |conn| {
             // Meanwhile it may have lost it.
             if !auth::lock_second_factor(conn, caller.account_id).await? {
                 return Err(not_enabled());
             }
             self.tell(conn, caller.account_id, Notice::BackupCodesReplaced).await?;
-            new_backup_codes(&self.app, conn, caller.account_id).await
+            new_backup_codes(&self.app, conn, caller.account_id, now).await
         });
         let backup_codes = made.await?;
         drop(conn);

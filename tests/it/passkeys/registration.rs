@@ -127,8 +127,8 @@ async fn a_session_alone_neither_adds_nor_deletes_a_passkey() {
     let password = ann.post(&node, "/v1/auth/reauthenticate", json!({ "password": crate::harness::PASSWORD })).await;
     password.refused(422, "VALIDATION_ERROR", 2001);
     let ceremony = Ceremony::reauthentication(&node, &ann).await;
-    assert_eq!(ceremony.options["allowCredentials"][0]["id"], text(&authenticator.id));
-    assert_eq!(ceremony.options["allowCredentials"][0]["transports"], json!(["internal", "hybrid"]));
+    let listed = json!([{ "type": "public-key", "id": text(&authenticator.id) }]);
+    assert_eq!(ceremony.options["allowCredentials"], listed);
     let body = ceremony.body(authenticator.get(&ceremony.options));
     let proved = ann.post(&node, "/v1/passkeys/reauthenticate/finish", body.clone()).await.ok();
     assert!(proved["validUntil"].is_string(), "{proved}");
@@ -185,7 +185,7 @@ async fn what_is_no_credential_is_refused_by_its_field() {
         credential
     };
     let mut deep = json!({});
-    for _ in 0..20 {
+    for _ in 0..5 {
         deep = json!({ "a": [deep] });
     }
     let unfit = [

@@ -224,9 +224,9 @@ async fn backup_codes_that_are_made_twice_at_once_are_there_once() {
     let world = World::new().await;
     let node = world.node().await;
     let ann = Enrolled::new(&world, &node, "ann").await;
-    // Somebody holds the enrolment until both have spent their codes and wait: the first deletes the second's.
+    // Somebody holds the account until both have spent their codes and wait: the first deletes the second's.
     let mut conn = world.database().await;
-    conn.batch_execute("BEGIN; SELECT FROM two_factor FOR UPDATE").await.unwrap();
+    conn.batch_execute("BEGIN; SELECT FROM accounts FOR UPDATE").await.unwrap();
     let made = join_all(ann.backup_codes.iter().take(2).map(|code| {
         let body = json!({ "password": PASSWORD, "backupCode": code });
         ann.user.post(&node, "/v1/twofa/regenerate-backup-codes", body)
