@@ -1,7 +1,7 @@
 //! What each domain holds about an account: how it is exported, and how it is erased.
 //!
 //! A domain says it as SQL, in a constant [`Part`] that joins the list in `server::personal_data`. Each table of the
-//! database has to be in a file or among those that are left out; a test of `tests/it/privacy.rs` reads the list and fails
+//! database has to be in a file or among those that are left out; a test of `tests/it/privacy` reads the list and fails
 //! otherwise, and another one looks for what an erasure has left anywhere.
 
 /// What one domain holds about an account.
