@@ -3,5 +3,6 @@
 pub mod auth;
 pub mod messaging;
 pub mod roles;
+pub mod security;
 pub mod two_factor;
 pub mod users;

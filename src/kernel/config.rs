@@ -2,6 +2,7 @@
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
 mod production;
+mod security;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +13,8 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::secret::Secret;
+
+pub use security::{Security, Severity, Threshold, Thresholds};
 
 /// All of it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -35,6 +38,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// Rate limits.
     pub rates: Rates,
+    /// Security events and alerts.
+    pub security: Security,
     /// Logs.
     pub log: Log,
 }

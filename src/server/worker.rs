@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domains::{auth, roles, two_factor};
+use crate::domains::{auth, roles, security, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::jobs::{self, Handlers};
@@ -16,7 +16,7 @@ pub async fn run(app: App) {
 
 /// Who does the jobs of which kind: each domain adds its own.
 fn handlers() -> Handlers {
-    auth::jobs::handlers(Handlers::default())
+    security::jobs::handlers(auth::jobs::handlers(Handlers::default()))
 }
 
 /// What is done every ten minutes.
@@ -46,6 +46,11 @@ async fn periodic(app: &App) {
             Ok(0) => {}
             Ok(registrations) => tracing::info!(registrations, "deleted registrations that nobody has verified"),
             Err(error) => tracing::warn!(%error, "old registrations can't be deleted"),
+        }
+        match security::jobs::delete_old(app).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "deleted old security events and alerts"),
+            Err(error) => tracing::warn!(%error, "old security events can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(app).await {
             Ok(0) => {}

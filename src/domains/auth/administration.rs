@@ -12,6 +12,7 @@ use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::pages;
+use crate::kernel::security::{Event, Kind};
 use crate::proto::rialto::auth::v1::{ListPendingAccountsRequest, ListPendingAccountsResponse};
 use crate::proto::rialto::policy::v1::Role;
 
@@ -76,6 +77,9 @@ pub async fn change_state(
     });
     let account = account.await?;
     drop(conn);
+    if matches!(change, StateChange::Suspend) {
+        app.security.record(Event::about(Kind::AccountSuspended, id).by(by.account_id));
+    }
     sessions.changed(id).await;
     crate::kernel::jobs::wake(app).await;
     Ok(account)

@@ -8,6 +8,7 @@ use crate::domains::two_factor::{self, Proof};
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::rates::{Rate, Subject};
+use crate::kernel::security::{Event, Kind};
 
 /// Confirms callers.
 #[derive(Clone)]
@@ -57,6 +58,7 @@ impl Confirmation {
             _ => {}
         }
         if self.passwords.verify(password, Some(hash)).await?.is_none() {
+            self.app.security.record(Event::about(Kind::ConfirmationFailed, account_id));
             return Err(Error::new(Reason::InvalidCredentials, "the password is wrong"));
         }
         if let Some(proof) = proof {

@@ -11,6 +11,7 @@ use super::service::AuthService;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::jobs::NewJob;
+use crate::kernel::security::{Event, Kind};
 use crate::proto::rialto::auth::v1::{ChangePasswordRequest, ResetPasswordRequest};
 
 impl AuthService {
@@ -62,6 +63,7 @@ impl AuthService {
         };
         let (account, old) = found.ok_or_else(|| Error::not_found("account"))?;
         if self.passwords.verify(current_password, Some(old.clone())).await?.is_none() {
+            self.app.security.record(Event::about(Kind::ConfirmationFailed, caller.account_id));
             return Err(Error::new(Reason::InvalidCredentials, "current_password is wrong"));
         }
         let known = [account.email.clone(), account.display_name.clone()];

@@ -17,6 +17,7 @@ use crate::kernel::abilities::Abilities;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, lacking};
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::policy::v1::Role as BuiltIn;
 use crate::proto::rialto::roles::v1::role_service_server::RoleService as Contract;
@@ -113,6 +114,7 @@ impl RoleService {
         });
         let (version, role) = changed.await?;
         drop(conn);
+        self.app.security.record(Event::about(Kind::PrivilegeChanged, caller.account_id).detail("role updated"));
         self.roles.changed(version, None).await;
         Ok(role)
     }
@@ -131,6 +133,7 @@ impl RoleService {
         });
         let version = change.await?.version;
         drop(conn);
+        self.app.security.record(Event::about(Kind::PrivilegeChanged, caller.account_id).detail("role deleted"));
         self.roles.changed(version, None).await;
         Ok(())
     }
@@ -189,7 +192,7 @@ impl RoleService {
         });
         let (version, assignment) = changed.await?;
         drop(conn);
-        self.tell(version, account_id, role_id).await;
+        self.tell(caller, version, account_id, role_id, "role assigned").await;
         Ok(assignment)
     }
 
@@ -218,12 +221,14 @@ impl RoleService {
         });
         let version = changed.await?;
         drop(conn);
-        self.tell(version, account_id, role_id).await;
+        self.tell(caller, version, account_id, role_id, "role unassigned").await;
         Ok(())
     }
 
     /// Tells every node that an account has or lost a role.
-    async fn tell(&self, version: i64, account_id: Uuid, role_id: Uuid) {
+    async fn tell(&self, caller: &Caller, version: i64, account_id: Uuid, role_id: Uuid, what: &'static str) {
+        let event = Event::about(Kind::PrivilegeChanged, account_id);
+        self.app.security.record(event.by(caller.account_id).detail(what));
         self.roles.changed(version, Some(account_id)).await;
         if built_in(role_id).is_some() {
             // That one is part of what a session knows of its account.

@@ -24,6 +24,7 @@ use self::totp::Codes;
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security;
 
 pub use rotation::{Resealed, reseal};
 pub use service::TwoFactorService;
@@ -67,7 +68,11 @@ impl Proof {
             },
             Kind::BackupCode(code) => BackupCodes::spend(conn, account_id, &code.hash(account_id), now).await?,
         };
-        if good { Ok(()) } else { Err(wrong_code()) }
+        if good {
+            return Ok(());
+        }
+        app.security.record(security::Event::about(security::Kind::TwoFactorFailed, account_id));
+        Err(wrong_code())
     }
 }
 

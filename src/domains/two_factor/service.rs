@@ -18,6 +18,7 @@ use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
 use crate::proto::rialto::twofactor::v1::{
@@ -205,6 +206,7 @@ impl Contract for TwoFactorService {
         .await?;
         drop(conn);
         self.sessions.changed(account_id).await;
+        self.app.security.record(Event::about(Kind::TwoFactorReset, account_id).by(caller.account_id));
         tracing::warn!(account = %account_id, by = %caller.account_id, "two-factor authentication was reset");
         Ok(Response::new(ResetResponse {}))
     }
