@@ -19,6 +19,7 @@ mod messaging;
 mod nodes;
 mod proxy;
 mod roles;
+mod security;
 mod sessions;
 mod smtp;
 mod two_factor;
