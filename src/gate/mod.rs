@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use tonic_types::{ErrorInfo, StatusExt};
 use tower::{Service, ServiceExt};
 
 use crate::domains::auth::Sessions;
@@ -325,15 +326,13 @@ fn framing_error(headers: &HeaderMap) -> Option<Error> {
     Some(Error::new(reason, message))
 }
 
-/// Whether the method itself found that the caller may not.
+/// Whether the method itself found that the caller may not. That somebody has to prove again who they are is everyday.
 fn is_denied(result: &Result<Response<Body>, Status>) -> bool {
-    let code = |response: &Response<Body>| {
-        response
-            .headers()
-            .get("grpc-status")
-            .is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::PermissionDenied)
+    let Some(status) = result.as_ref().ok().and_then(|response| Status::from_header_map(response.headers())) else {
+        return false;
     };
-    result.as_ref().is_ok_and(code)
+    let denies = |info: ErrorInfo| ["INSUFFICIENT_PERMISSIONS", "GRANT_NOT_HELD"].contains(&info.reason.as_str());
+    status.code() == Code::PermissionDenied && status.get_details_error_info().is_some_and(denies)
 }
 
 fn late() -> Status {

@@ -519,6 +519,17 @@ async fn what_is_worth_noting_leaves_an_event() {
         (&high[0]["kind"], &high[0]["subject"]),
         (&json!("EVENT_KIND_REFRESH_TOKEN_REUSED"), &json!({ "accountId": ann.id }))
     );
+    // What the method itself refuses; that somebody has to prove again who they are is none.
+    let granting = json!({ "name": "all", "grants": [{ "permission": "security:respond" }] });
+    let creator = json!({ "name": "creator", "grants": [{ "permission": "roles:create" }, { "permission": "two-factor:reset" }] });
+    let role = admin.post(&node, "/v1/roles", creator).await.ok();
+    let bob = node.user("bob").await;
+    admin.post(&node, &format!("/v1/accounts/{}/roles", bob.id), json!({ "role_id": role["id"] })).await.ok();
+    bob.post(&node, "/v1/roles", granting).await.refused(403, "GRANT_NOT_HELD", 1005);
+    world.clock.advance(Duration::from_secs(301));
+    let reset = format!("/v1/twofa/accounts/{}/reset", ann.id);
+    bob.post(&node, &reset, json!({})).await.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
+    eventually_stored(&world, "access_denied", 1).await;
     // A suspension.
     admin.post(&node, &format!("/v1/accounts/{}/suspend", ann.id), json!({})).await.ok();
     eventually_stored(&world, "account_suspended", 1).await;

@@ -71,6 +71,7 @@ fn rows(app: &App, batch: &Batch) -> Result<Vec<Event>, Error> {
 }
 
 fn travelled(app: &App, account_id: Uuid, count: i64, at: DateTime<Utc>) -> Result<Event, Error> {
+    app.metrics.security_event(kind_name(Kind::ImpossibleTravel));
     Ok(Event {
         id: app.rng.id(at)?,
         kind: kind_name(Kind::ImpossibleTravel).into(),
