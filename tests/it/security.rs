@@ -531,7 +531,7 @@ async fn what_is_worth_noting_leaves_an_event() {
     bob.post(&node, &reset, json!({})).await.refused(403, "REAUTHENTICATION_REQUIRED", 1005);
     eventually_stored(&world, "access_denied", 1).await;
     // A suspension.
-    admin.post(&node, &format!("/v1/accounts/{}/suspend", ann.id), json!({})).await.ok();
+    admin.post(&node, &format!("/v1/auth/accounts/{}/suspend", ann.id), json!({})).await.ok();
     eventually_stored(&world, "account_suspended", 1).await;
 }
 
