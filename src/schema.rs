@@ -329,6 +329,64 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    security_events (id) {
+        id -> Uuid,
+        kind -> Text,
+        subject -> Text,
+        minute -> Timestamptz,
+        address -> Text,
+        at -> Timestamptz,
+        last_at -> Timestamptz,
+        count -> BigInt,
+        user_agent -> Text,
+        method -> Text,
+        detail -> Text,
+        actor_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    security_networks (account_id, network) {
+        account_id -> Uuid,
+        network -> Text,
+        seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    security_alerts (id) {
+        id -> Uuid,
+        kind -> Text,
+        subject -> Text,
+        severity -> SmallInt,
+        state -> Text,
+        count -> BigInt,
+        first_seen_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        acknowledged_by -> Nullable<Uuid>,
+        acknowledged_at -> Nullable<Timestamptz>,
+        resolved_by -> Nullable<Uuid>,
+        resolved_at -> Nullable<Timestamptz>,
+        note -> Text,
+    }
+}
+
+diesel::table! {
+    security_sequence (only_row) {
+        only_row -> Bool,
+        last_seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    security_alert_changes (seq) {
+        seq -> BigInt,
+        at -> Timestamptz,
+        change -> Binary,
+    }
+}
+
 diesel::joinable!(sessions -> accounts (account_id));
 diesel::joinable!(password_resets -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));

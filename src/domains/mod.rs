@@ -5,5 +5,6 @@ pub mod messaging;
 pub mod passkeys;
 pub mod privacy;
 pub mod roles;
+pub mod security;
 pub mod two_factor;
 pub mod users;

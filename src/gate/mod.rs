@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use tonic_types::{ErrorInfo, StatusExt};
 use tower::{Service, ServiceExt};
 
 use crate::domains::auth::{Browser, Sessions};
@@ -34,6 +35,7 @@ use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy::{self, Access, Rule};
 use crate::kernel::rates::{Allowance, Rate, Subject};
+use crate::kernel::security::{Event, Kind, Origin};
 use crate::kernel::trail::Trail;
 use rialto_gateway::grpc_timeout;
 
@@ -122,7 +124,8 @@ where
         if let Some(record) = &record {
             let _ = record.method.set(rule.path);
         }
-        let mut caller = self.checks.who(rule, &head).await?;
+        let caller = self.checks.who(rule, &head).await;
+        let mut caller = caller.inspect_err(|refused| self.checks.note_stranger(rule, &head, refused))?;
         if let (Some(record), Some(caller)) = (&record, &caller) {
             let _ = record.account.set(caller.account_id);
         }
@@ -132,7 +135,8 @@ where
         }
         if let (Access::Permission(permission), Some(caller)) = (rule.access, &caller) {
             // The rest of it, for which objects, is the method's to put into its query.
-            caller.scope(permission)?;
+            let lacking = |_: &Error| self.checks.note_denied(rule, &head, caller, permission);
+            caller.scope(permission).inspect_err(lacking)?;
         }
         let allowance = self.checks.count(rule, caller.as_ref(), &head).await?;
         let deadline = self.checks.deadline(rule, &head.headers)?;
@@ -189,10 +193,19 @@ where
     ) -> Result<Response<Body>, Status> {
         let note = rule.audit.then(|| audit::Note::new(rule, caller.as_ref(), request.extensions()));
         let Self { inner, checks: Checks { app, .. } } = self;
-        let result = match caller.filter(|_| rule.idempotency_key) {
-            Some(caller) => idempotency::once(&app, rule, &caller, request, |request| run(inner, request)).await,
-            None => Ok(run(inner, request).await),
+        let origin = Origin::of(rule.path, request.headers(), request.extensions());
+        let caller_id = caller.as_ref().map(|caller| caller.account_id);
+        let called = async {
+            let result = match caller.filter(|_| rule.idempotency_key) {
+                Some(caller) => idempotency::once(&app, rule, &caller, request, |request| run(inner, request)).await,
+                None => Ok(run(inner, request).await),
+            };
+            if let Some(caller_id) = caller_id.filter(|_| is_denied(&result)) {
+                app.security.record(Event::about(Kind::AccessDenied, caller_id));
+            }
+            result
         };
+        let result = origin.scope(called).await;
         if let Some(note) = note {
             note.write(&app, audit::Outcome::of(&result)).await;
         }
@@ -262,6 +275,20 @@ impl Checks {
         self.sessions.authenticate(bearer(&head.headers)?).await
     }
 
+    /// Takes note of credentials that are missing or were never good. Those that have expired or were revoked are everyday.
+    fn note_stranger(&self, rule: &Rule, head: &Parts, refused: &Error) {
+        if matches!(refused.reason, Reason::Unauthorized | Reason::TokenInvalid) {
+            let origin = Origin::of(rule.path, &head.headers, &head.extensions);
+            self.app.security.record_from(Event::new(Kind::Unauthenticated), &origin);
+        }
+    }
+
+    fn note_denied(&self, rule: &Rule, head: &Parts, caller: &Caller, permission: &'static str) {
+        let origin = Origin::of(rule.path, &head.headers, &head.extensions);
+        let event = Event::about(Kind::AccessDenied, caller.account_id).detail(permission);
+        self.app.security.record_from(event, &origin);
+    }
+
     async fn count(&self, rule: &Rule, caller: Option<&Caller>, head: &Parts) -> Result<Allowance, Status> {
         let subject = match caller {
             Some(caller) => Subject::Account(caller.account_id),
@@ -322,6 +349,15 @@ fn framing_error(headers: &HeaderMap) -> Option<Error> {
         _ => return None,
     };
     Some(Error::new(reason, message))
+}
+
+/// Whether the method itself found that the caller may not. That somebody has to prove again who they are is everyday.
+fn is_denied(result: &Result<Response<Body>, Status>) -> bool {
+    let Some(status) = result.as_ref().ok().and_then(|response| Status::from_header_map(response.headers())) else {
+        return false;
+    };
+    let denies = |info: ErrorInfo| ["INSUFFICIENT_PERMISSIONS", "GRANT_NOT_HELD"].contains(&info.reason.as_str());
+    status.code() == Code::PermissionDenied && status.get_details_error_info().is_some_and(denies)
 }
 
 fn late() -> Status {

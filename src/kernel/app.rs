@@ -15,6 +15,7 @@ use crate::kernel::rates::Rates;
 use crate::kernel::redis::Redis;
 use crate::kernel::rng::Rng;
 use crate::kernel::seal::Sealer;
+use crate::kernel::security::Recorder;
 
 /// A node's shared state. Cheap to clone.
 pub type App = Arc<Shared>;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub rates: Rates,
     /// Mail. Jobs send it, calls don't.
     pub mail: Mailer,
+    /// Takes note of security events. Never waits, never fails.
+    pub security: Recorder,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the node begins to stop: streams end, background work ends.
@@ -47,8 +50,10 @@ pub struct Shared {
 
 /// Connects everything.
 pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Result<App, Error> {
+    config.security.check()?;
     let rng = Rng;
     let redis = Redis::new(&config.redis).map_err(|error| Error::internal("redis.url can't be used", error))?;
+    let metrics = Arc::new(Metrics::with_database());
     let node = rng.id(clock.now())?.to_string();
     Ok(Arc::new(Shared {
         db: Db::new(&config.database),
@@ -56,7 +61,8 @@ pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Resul
         rates: Rates::new(config.rates.clone(), redis.clone(), clock.clone()),
         sealer: Sealer::new(&config.secrets, rng)?,
         mail: Mailer::new(&config.mail)?,
-        metrics: Arc::new(Metrics::with_database()),
+        security: Recorder::new(&config, clock.clone(), Arc::clone(&metrics)),
+        metrics,
         redis,
         clock,
         rng,

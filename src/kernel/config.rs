@@ -3,6 +3,7 @@
 
 mod passkeys;
 mod production;
+mod security;
 mod throttle;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::secret::Secret;
 
 pub use passkeys::RelyingParty;
+pub use security::{Security, Severity, Threshold, Thresholds};
 pub use throttle::Throttle;
 
 /// All of it.
@@ -42,6 +44,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// Rate limits.
     pub rates: Rates,
+    /// Security events and alerts.
+    pub security: Security,
     /// Logs.
     pub log: Log,
 }

@@ -21,6 +21,9 @@ pub struct Metrics {
     pub database_connections: Gauge,
     /// Those of them that nobody uses.
     pub database_idle_connections: Gauge,
+    security_events: Family<KindLabel, Counter>,
+    /// Security events whose details were not kept.
+    pub security_events_dropped: Counter,
     /// Jobs that failed too often.
     pub jobs_dead: Gauge,
     /// For how many seconds the oldest job that could run has been waiting.
@@ -38,6 +41,11 @@ struct RequestLabels {
 struct MethodLabels {
     transport: &'static str,
     method: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
 }
 
 /// From half a millisecond to ten seconds.
@@ -60,6 +68,8 @@ impl Default for Metrics {
             connections,
             database_connections: Gauge::default(),
             database_idle_connections: Gauge::default(),
+            security_events: Family::default(),
+            security_events_dropped: Counter::default(),
             jobs_dead: Gauge::default(),
             jobs_delay_seconds: Gauge::default(),
         }
@@ -76,7 +86,16 @@ impl Metrics {
         let (dead, delay) = (metrics.jobs_dead.clone(), metrics.jobs_delay_seconds.clone());
         metrics.registry.register("jobs_dead", "Jobs that failed too often", dead);
         metrics.registry.register("jobs_delay_seconds", "How long the oldest job that is due has waited", delay);
+        let (events, dropped) = (metrics.security_events.clone(), metrics.security_events_dropped.clone());
+        metrics.registry.register("security_events", "Security events by kind", events);
+        let help = "Security events whose subject, address or very existence was not written";
+        metrics.registry.register("security_events_dropped", help, dropped);
         metrics
+    }
+
+    /// Counts a security event of a kind of the contract.
+    pub fn security_event(&self, kind: &'static str) {
+        self.security_events.get_or_create(&KindLabel { kind }).inc();
     }
 
     /// Counts a request. `method` is the contract's name or another from a fixed set, never what the client sent.

@@ -21,6 +21,7 @@ pub mod redis;
 pub mod rng;
 pub mod seal;
 pub mod secret;
+pub mod security;
 pub mod telemetry;
 pub mod trail;
 pub mod validate;

@@ -31,6 +31,7 @@ use crate::domains::messaging::MessagingService;
 use crate::domains::passkeys::PasskeyService;
 use crate::domains::privacy::PrivacyService;
 use crate::domains::roles::{RoleService, Roles};
+use crate::domains::security::{self, SecurityService};
 use crate::domains::two_factor::TwoFactorService;
 use crate::domains::users::UserService;
 use crate::gate::Gate;
@@ -43,6 +44,7 @@ use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServ
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
 use crate::proto::rialto::privacy::v1::privacy_service_server::PrivacyServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
+use crate::proto::rialto::security::v1::security_service_server::SecurityServiceServer;
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorServiceServer;
 use crate::proto::rialto::users::v1::user_service_server::UserServiceServer;
 
@@ -55,6 +57,7 @@ pub struct Server {
     /// Its shared state.
     pub app: App,
     port: Port,
+    events: security::Writer,
 }
 
 impl Server {
@@ -71,7 +74,9 @@ impl Server {
         let roles = Roles::start(app.clone()).await?;
 
         let (health, health_service) = health::Health::start(&app);
-        let services = services(&app, &keys, &sessions, &roles)?.add_service(health_service);
+        let alerts = security::Live::start(&app);
+        let events = security::Writer::start(app.clone(), alerts.clone());
+        let services = services(&app, &keys, &sessions, &roles, alerts)?.add_service(health_service);
         let services = if app.config.server.reflection { reflection(services)? } else { services };
         let gate = Gate::new(services.prepare(), app.clone(), sessions, roles);
         let http = dispatch::http(&app, gate, &keys, health)?;
@@ -91,13 +96,14 @@ impl Server {
                 }
             });
         }
-        Ok(Self { address, ops_address, app, port })
+        Ok(Self { address, ops_address, app, port, events })
     }
 
     /// Stops: takes no more connections, ends streams with a status that asks clients to connect again, lets calls that
     /// run finish, and ends what is left at the deadline.
     pub async fn stop(self) {
         self.port.stop().await;
+        self.events.finish().await;
     }
 }
 
@@ -114,7 +120,13 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The services of every domain, with their limits.
-fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<Roles>) -> anyhow::Result<Routes> {
+fn services(
+    app: &App,
+    keys: &Arc<Keys>,
+    sessions: &Arc<Sessions>,
+    roles: &Arc<Roles>,
+    alerts: security::Live,
+) -> anyhow::Result<Routes> {
     let max = app.config.server.max_message_bytes;
     let auth = Arc::new(AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?);
     let messaging = MessagingService::start(app.clone());
@@ -152,6 +164,13 @@ fn services(app: &App, keys: &Arc<Keys>, sessions: &Arc<Sessions>, roles: &Arc<R
         )
         .add_service(
             RoleServiceServer::new(roles)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            SecurityServiceServer::new(SecurityService::new(app.clone(), alerts))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::personal_data::PARTS;
-use crate::domains::{auth, passkeys, privacy, roles, two_factor};
+use crate::domains::{auth, passkeys, privacy, roles, security, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::jobs::{self, Handlers};
@@ -17,7 +17,8 @@ pub async fn run(app: App) {
 
 /// Who does the jobs of which kind: each domain adds its own.
 fn handlers() -> Handlers {
-    privacy::jobs::handlers(auth::jobs::handlers(Handlers::default()), PARTS)
+    let handlers = security::jobs::handlers(auth::jobs::handlers(Handlers::default()));
+    privacy::jobs::handlers(handlers, PARTS)
 }
 
 /// What is done every ten minutes.
@@ -64,6 +65,11 @@ async fn periodic(app: &App) {
             Ok(0) => {}
             Ok(exports) => tracing::info!(exports, "deleted expired archives"),
             Err(error) => tracing::warn!(%error, "expired archives can't be deleted"),
+        }
+        match security::jobs::delete_old(app).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "deleted old security events and alerts"),
+            Err(error) => tracing::warn!(%error, "old security events can't be deleted"),
         }
         match gate::jobs::delete_old_idempotency_keys(app).await {
             Ok(0) => {}

@@ -412,8 +412,13 @@ pub struct Event {
 impl Events {
     /// Opens a conversation's stream.
     pub async fn open(node: &Node, user: &User, conversation: &str, query: &str, last_event_id: Option<&str>) -> Self {
-        let url = node.url(&format!("/v1/conversations/{conversation}/events{query}"));
-        let mut request = node.http().get(url).bearer_auth(&user.token).header("accept", "text/event-stream");
+        Self::open_path(node, user, &format!("/v1/conversations/{conversation}/events{query}"), last_event_id).await
+    }
+
+    /// Opens a stream.
+    pub async fn open_path(node: &Node, user: &User, path: &str, last_event_id: Option<&str>) -> Self {
+        let mut request =
+            node.http().get(node.url(path)).bearer_auth(&user.token).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }

@@ -27,6 +27,7 @@ mod privacy;
 mod proxy;
 mod ranks;
 mod roles;
+mod security;
 mod sessions;
 mod smtp;
 mod throttle;

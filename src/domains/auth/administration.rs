@@ -16,6 +16,7 @@ use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::pages;
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
 use crate::proto::rialto::auth::v1::{ListPendingAccountsRequest, ListPendingAccountsResponse};
 
@@ -112,6 +113,9 @@ pub async fn change_state(
         change.from().map(|state| json!({ "state": state })),
         Some(json!({ "state": state_name(account.state()) })),
     );
+    if matches!(change, StateChange::Suspend) {
+        app.security.record(Event::about(Kind::AccountSuspended, id).by(by.account_id));
+    }
     sessions.changed(id).await;
     crate::kernel::jobs::wake(app).await;
     Ok(account)

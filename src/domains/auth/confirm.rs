@@ -9,6 +9,7 @@ use crate::domains::two_factor::{self, Proof};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security::{Event, Kind};
 
 /// Confirms callers.
 #[derive(Clone)]
@@ -54,7 +55,10 @@ impl Confirmation {
             (false, Some(_)) => return Err(two_factor::not_enabled()),
             _ => {}
         }
-        self.verify(password, hash).await?;
+        if let Err(wrong) = self.verify(password, hash).await {
+            self.app.security.record(Event::about(Kind::ConfirmationFailed, account_id));
+            return Err(wrong);
+        }
         if let Some(proof) = proof {
             let mut conn = self.app.db.get().await?;
             proof.spend(&self.app, &mut conn, account_id).await?;

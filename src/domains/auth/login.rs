@@ -23,6 +23,7 @@ use super::wire::{device, state_name};
 use crate::domains::two_factor::{self, Proof};
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security::{Event, Kind};
 use crate::proto::rialto::auth::v1::{AccountState, LoginRequest, SecondFactor};
 
 /// How long a challenge waits for its code.
@@ -156,6 +157,7 @@ impl AuthService {
         };
         let (account, hash) = found.unzip();
         let verified = self.passwords.verify(password.clone(), hash.clone()).await?;
+        let known = account.as_ref().map(|account| account.id);
         let account = account.filter(|_| verified.is_some());
         if let Some(account) = &account
             && account.is_active()
@@ -169,7 +171,11 @@ impl AuthService {
         Err(match account {
             Some(account) => not_active(account.state()),
             None if registered => not_active(AccountState::Unverified),
-            None => Error::new(Reason::InvalidCredentials, "e-mail address or password is wrong"),
+            None => {
+                let about_email = || Event::about_email(Kind::LoginFailed, &fold_email(email));
+                self.app.security.record(known.map_or_else(about_email, |id| Event::about(Kind::LoginFailed, id)));
+                Error::new(Reason::InvalidCredentials, "e-mail address or password is wrong")
+            }
         })
     }
 
@@ -238,6 +244,7 @@ impl AuthService {
 
     /// Tells the other nodes what came with a session.
     pub(super) async fn announce(&self, opened: &Opened) {
+        self.app.security.seen(opened.account_id);
         if opened.ended_others {
             self.sessions.changed(opened.account_id).await;
         }

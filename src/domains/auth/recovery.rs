@@ -11,6 +11,7 @@ use super::service::AuthService;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::jobs::NewJob;
+use crate::kernel::security::{Event, Kind};
 use crate::proto::rialto::auth::v1::{ChangePasswordRequest, ResetPasswordRequest};
 
 impl AuthService {

@@ -22,6 +22,7 @@ use crate::kernel::app::App;
 use crate::kernel::caller::{ActingAccount, Caller};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::rates::{Rate, Subject};
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
 use crate::kernel::wire;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
@@ -102,6 +103,7 @@ impl AuthService {
         drop(conn);
         match exchange {
             Exchange::Renewed(account, session) => {
+                self.app.security.seen(account.id);
                 Ok((account.id, self.tokens(&account, session.id, new, now, session.expires_at)?))
             }
             Exchange::Superseded => {
@@ -113,6 +115,7 @@ impl AuthService {
             Exchange::Ended => Err(Error::new(Reason::SessionRevoked, "the session has ended")),
             Exchange::Reused(session) => {
                 tracing::warn!(account = %session.account_id, session = %session.id, "a refresh token was used twice");
+                self.app.security.record(Event::about(Kind::RefreshTokenReused, session.account_id));
                 self.sessions.changed(session.account_id).await;
                 let message = "the refresh token was used before; the session has ended";
                 Err(Error::new(Reason::SessionRevoked, message))

@@ -17,6 +17,7 @@ use crate::kernel::abilities::Abilities;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, lacking};
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::policy::v1::Role as BuiltIn;
@@ -120,6 +121,7 @@ impl RoleService {
         let (version, role, (before, after)) = changed.await?;
         drop(conn);
         caller.trail.changed(before, after);
+        self.app.security.record(Event::about(Kind::PrivilegeChanged, caller.account_id).detail("role updated"));
         self.roles.changed(version, None).await;
         Ok(role)
     }
@@ -141,6 +143,7 @@ impl RoleService {
         let (version, before) = changed.await?;
         drop(conn);
         caller.trail.changed(Some(before), None);
+        self.app.security.record(Event::about(Kind::PrivilegeChanged, caller.account_id).detail("role deleted"));
         self.roles.changed(version, None).await;
         Ok(())
     }
@@ -206,7 +209,7 @@ impl RoleService {
         let (version, assignment, (before, after)) = changed.await?;
         drop(conn);
         caller.trail.changed(before, after);
-        self.tell(version, account_id, role_id).await;
+        self.tell(caller, version, account_id, role_id, "role assigned").await;
         Ok(assignment)
     }
 
@@ -246,12 +249,14 @@ impl RoleService {
         let (version, (before, after)) = changed.await?;
         drop(conn);
         caller.trail.changed(before, after);
-        self.tell(version, account_id, role_id).await;
+        self.tell(caller, version, account_id, role_id, "role unassigned").await;
         Ok(())
     }
 
     /// Tells every node that an account has or lost a role.
-    async fn tell(&self, version: i64, account_id: Uuid, role_id: Uuid) {
+    async fn tell(&self, caller: &Caller, version: i64, account_id: Uuid, role_id: Uuid, what: &'static str) {
+        let event = Event::about(Kind::PrivilegeChanged, account_id);
+        self.app.security.record(event.by(caller.account_id).detail(what));
         self.roles.changed(version, Some(account_id)).await;
         if built_in(role_id).is_some() {
             // That one is part of what a session knows of its account.

@@ -28,6 +28,7 @@ use crate::domains::passkeys::{self, Assertion};
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security;
 use crate::proto::rialto::auth::v1::SecondFactor;
 
 pub use personal_data::PERSONAL_DATA;
@@ -81,7 +82,11 @@ impl Proof {
             Kind::BackupCode(code) => BackupCodes::spend(conn, account_id, &code.hash(account_id), now).await?,
             Kind::Passkey(assertion) => return assertion.spend(app, conn, account_id).await,
         };
-        if good { Ok(()) } else { Err(wrong_code()) }
+        if good {
+            return Ok(());
+        }
+        app.security.record(security::Event::about(security::Kind::TwoFactorFailed, account_id));
+        Err(wrong_code())
     }
 }
 

@@ -18,6 +18,7 @@ use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::jobs;
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
@@ -246,6 +247,7 @@ impl Contract for TwoFactorService {
         drop(conn);
         self.sessions.changed(account_id).await;
         jobs::wake(&self.app).await;
+        self.app.security.record(Event::about(Kind::TwoFactorReset, account_id).by(caller.account_id));
         tracing::warn!(account = %account_id, by = %caller.account_id, "two-factor authentication was reset");
         Ok(Response::new(ResetResponse {}))
     }

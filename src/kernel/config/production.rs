@@ -37,6 +37,7 @@ impl Config {
         }
         self.auth_problems(&mut problems);
         self.mail_problems(&mut problems);
+        self.security_problems(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unfit(problems)) }
     }
 
@@ -84,6 +85,17 @@ impl Config {
         }
         if let Err(problem) = Mailer::new(mail) {
             problems.push(format!("mail: {}", problem.report()));
+        }
+    }
+
+    fn security_problems(&self, problems: &mut Vec<String>) {
+        problems.extend(self.security.problems());
+        let security = &self.security;
+        if !security.webhook_url.is_empty() && !security.webhook_url.starts_with("https://") {
+            problems.push("security.webhook_url is not https://: what it is told is nobody else's business".into());
+        }
+        if !security.mail_to.is_empty() && self.mail.transport == Some(MailTransport::None) {
+            problems.push("security.mail_to needs mail: set mail.transport to `smtp`".into());
         }
     }
 }
@@ -184,6 +196,11 @@ mod tests {
             config.mail.transport = Some(MailTransport::None);
         });
         refused(|config| config.auth.passkeys.origins = vec!["http://app.example.com".into()]);
+        refused(|config| config.security.mail_to = vec!["no address".into()]);
+        refused(|config| {
+            config.security.webhook_url = "http://example.com/hook".into();
+            config.security.webhook_secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        });
         refused(|config| config.mail.transport = None);
         refused(|config| config.mail.transport = Some(MailTransport::Inbox));
         refused(|config| config.mail.host = String::new());
