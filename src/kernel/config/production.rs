@@ -49,6 +49,9 @@ impl Config {
         if !(8..=64).contains(&self.auth.password_min_chars) {
             problems.push("auth.password_min_chars is not between 8 and 64".into());
         }
+        if self.auth.leeway_seconds > 60 {
+            problems.push("auth.leeway_seconds is more than 60".into());
+        }
         if self.auth.require_verified_email && self.mail.transport == Some(MailTransport::None) {
             problems.push("auth.require_verified_email needs mail: set mail.transport to `smtp`".into());
         }
@@ -174,6 +177,7 @@ mod tests {
         refused(|config| config.secrets.sealing_keys.clear());
         refused(|config| config.secrets.sealing_keys[0].key = Secret::new("c2hvcnQ="));
         refused(|config| config.auth.password_min_chars = 7);
+        refused(|config| config.auth.leeway_seconds = 61);
         refused(|config| config.auth.peppers = vec![Pepper { id: "a".into(), key: Secret::new("short") }]);
         refused(|config| {
             config.auth.require_verified_email = true;
