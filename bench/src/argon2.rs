@@ -49,11 +49,10 @@ fn verify(wall: Duration) -> Result<Vec<Duration>> {
         }
         anyhow::Ok(times)
     };
-    let times = thread::scope(|scope| {
+    let times: Result<Vec<Vec<Duration>>> = thread::scope(|scope| {
         let threads: Vec<_> = (0..permits).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked"))).collect()
     });
-    let times: Result<Vec<Vec<Duration>>> = times;
     Ok([vec![started.elapsed()], times?.concat()].concat())
 }
 
