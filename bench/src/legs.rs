@@ -13,9 +13,11 @@ use rialto::proto::rialto::messaging::v1::SendMessageRequest;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
 
 use crate::Flags;
+use crate::argon2;
 use crate::client::{Http1, Http2};
 use crate::hello::contract::HelloRequest;
 use crate::hello::contract::hello_service_client::HelloServiceClient;
+use crate::hello::contract::judged_service_client::JudgedServiceClient;
 use crate::load::{Sample, Subjects, closed_loop};
 use crate::pgbench::{Pgbench, TEXT};
 use crate::process::Server;
@@ -37,6 +39,14 @@ pub enum Leg {
     Send,
     /// pgbench, doing what `SendMessage` does.
     Pgbench,
+    /// A call that needs a permission.
+    Authorised,
+    /// The same call, public.
+    Public,
+    /// `Login` over gRPC.
+    Login,
+    /// Nothing but the verification of a password.
+    Argon2,
 }
 
 impl Leg {
@@ -49,6 +59,10 @@ impl Leg {
             Self::Rest => "GetMe, REST on HTTP/1.1",
             Self::Send => "SendMessage, gRPC",
             Self::Pgbench => "pgbench, the same SQL",
+            Self::Authorised => "a call that needs a permission, gRPC",
+            Self::Public => "the same call, public, gRPC",
+            Self::Login => "Login, gRPC",
+            Self::Argon2 => "bare argon2",
         }
     }
 }
@@ -64,11 +78,13 @@ pub struct Target {
 }
 
 /// All promises.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 6] = [
     Target { subject: Leg::Grpc, reference: Leg::Hello, ratio: 0.7 },
     Target { subject: Leg::Rest, reference: Leg::GrpcAlone, ratio: 1.0 },
     Target { subject: Leg::Rest, reference: Leg::Grpc, ratio: 1.0 },
     Target { subject: Leg::Send, reference: Leg::Pgbench, ratio: 0.9 },
+    Target { subject: Leg::Authorised, reference: Leg::Public, ratio: 0.9 },
+    Target { subject: Leg::Login, reference: Leg::Argon2, ratio: 0.9 },
 ];
 
 /// What was measured, held against the promises.
@@ -110,6 +126,10 @@ impl<'a> Load<'a> {
             Leg::Rest => self.get_me_over_rest(wall).await,
             Leg::Send => self.send_message(wall).await,
             Leg::Pgbench => self.pgbench(wall).await,
+            Leg::Authorised => self.judged(wall, true).await,
+            Leg::Public => self.judged(wall, false).await,
+            Leg::Login => self.login(wall).await,
+            Leg::Argon2 => self.argon2(wall).await,
         }
     }
 
@@ -177,6 +197,40 @@ impl<'a> Load<'a> {
             conversations: *conversations,
         };
         pgbench.run(wall, Subjects { database: Some(self.world.postgres()?), ..Subjects::default() }).await
+    }
+
+    /// Both send the same: a public method reads no token.
+    async fn judged(&self, wall: Duration, authorised: bool) -> Result<Sample> {
+        let connections = self.connect(self.world.judged.address, self.flags.connections).await?;
+        let callers = self.callers(&connections, self.flags.in_flight).map(|(index, connection)| {
+            let mut client = JudgedServiceClient::with_origin(connection.clone(), connection.origin.clone());
+            let account = self.account(index % connections.len());
+            async move || {
+                let request = account.request(HelloRequest {});
+                let answer = if authorised { client.authorised(request).await } else { client.public(request).await };
+                Ok(answer.map(drop)?)
+            }
+        });
+        closed_loop(callers, wall, self.subjects(&self.world.judged)?).await
+    }
+
+    async fn login(&self, wall: Duration) -> Result<Sample> {
+        let connections = self.connect(self.world.rialto.address, self.flags.connections).await?;
+        let callers = self.callers(&connections, self.flags.logins).map(|(index, connection)| {
+            let mut client = AuthServiceClient::with_origin(connection.clone(), connection.origin.clone());
+            let login = &self.world.logins[index];
+            async move || {
+                let answer = client.login(login.clone()).await?.into_inner();
+                ensure!(!answer.access_token.is_empty(), "a login without a token");
+                Ok(())
+            }
+        });
+        closed_loop(callers, wall, self.subjects(&self.world.rialto)?).await
+    }
+
+    async fn argon2(&self, wall: Duration) -> Result<Sample> {
+        let subjects = Subjects { server: Some(self.world.argon2.pid()), ..Subjects::default() };
+        argon2::run(self.world.argon2.address, wall, subjects).await
     }
 
     async fn connect(&self, address: SocketAddr, connections: usize) -> Result<Vec<Http2>> {

@@ -1,8 +1,10 @@
 //! Measures Rialto side by side with references, in one run. README.md says what is measured and how to read it.
 
+mod argon2;
 mod client;
 mod gateway;
 mod hello;
+mod judged;
 mod legs;
 mod load;
 mod pgbench;
@@ -52,6 +54,21 @@ enum Command {
         #[arg(long)]
         bytes: usize,
     },
+    /// Serve as the reference for logins. The bench starts this by itself.
+    Argon2 {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Be the server, with methods that the gate lets in for nothing and for a permission. The bench starts this by itself.
+    Judged {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The server's configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Serve orders, over gRPC and, with the gateway in process, over REST. The bench starts this by itself.
     Orders {
         /// Where to listen.
@@ -84,6 +101,9 @@ struct Flags {
     /// Calls of SendMessage at once, and clients of pgbench.
     #[arg(long, default_value_t = 32)]
     senders: usize,
+    /// Logins at once, each of an account of its own.
+    #[arg(long, default_value_t = 8)]
+    logins: usize,
     /// Accounts that call.
     #[arg(long, default_value_t = 64)]
     accounts: usize,
@@ -110,6 +130,8 @@ fn main() -> Result<()> {
     let serve = || Builder::new_multi_thread().enable_all().build();
     match command {
         Some(Command::Hello { listen, bytes }) => serve()?.block_on(hello::serve(listen, bytes)),
+        Some(Command::Argon2 { listen }) => serve()?.block_on(argon2::serve(listen)),
+        Some(Command::Judged { listen, config }) => serve()?.block_on(judged::serve(listen, &config)),
         Some(Command::Orders { listen }) => serve()?.block_on(gateway::orders::serve(listen)),
         Some(Command::Gateway(flags)) => run(async |cores| gateway::measure(flags, cores).await),
         None => run(async |cores| measure(flags, cores).await),
@@ -173,11 +195,12 @@ fn circumstances(flags: &Flags, load_before: &str) -> String {
     let redis = report::output_of(&["redis-server", "--version"]);
     let redis = redis.split(' ').find_map(|word| word.strip_prefix("v=")).unwrap_or("?");
     let postgres = report::output_of(&[&flags.pgbench.to_string_lossy(), "--version"]);
-    let Flags { rounds, seconds, in_flight, connections, senders, accounts, conversations, log_filter, .. } = flags;
+    let Flags { rounds, seconds, in_flight, connections, senders, logins, accounts, conversations, log_filter, .. } =
+        flags;
     let run = format!(
         "{rounds} rounds of {seconds} s a load; {in_flight} calls in flight over \
          {connections} connections (REST: a connection each); {senders} senders, {conversations} conversations, \
-         {accounts} accounts; log filter `{log_filter}`"
+         {accounts} accounts, {logins} logins at once; log filter `{log_filter}`"
     );
     report::circumstances(&[postgres, format!("Redis {redis}")], &run, load_before)
 }

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::Flags;
+use crate::argon2;
 use crate::client::Http2;
 use crate::pgbench;
 use crate::process::{Cores, Pid, Server};
@@ -38,12 +39,18 @@ pub struct World {
     pub rialto: Server,
     /// The reference for gRPC.
     pub hello: Server,
+    /// The server once more, with methods of the bench behind its gate.
+    pub judged: Server,
+    /// The reference for logins.
+    pub argon2: Server,
     services: Services,
     folder: TempDir,
     /// Accounts that are logged in.
     pub accounts: Vec<Account>,
     /// Conversations, each started by the account `index % accounts`.
     pub conversations: Vec<String>,
+    /// Logins of accounts that do nothing else, each from a device that the account knows.
+    pub logins: Vec<LoginRequest>,
 }
 
 /// An account that is logged in.
@@ -76,7 +83,11 @@ impl World {
         let program = flags.rialto.clone().unwrap_or_else(|| ourselves.with_file_name("rialto"));
         let config = folder.path().join("rialto.toml");
         fs::write(&config, configuration(&services, &flags.log_filter)?)?;
-        let rialto = || command(&program, &config);
+        let rialto = || {
+            let mut rialto = command(&program);
+            rialto.arg("--config").arg(&config);
+            rialto
+        };
         let migrated = rialto().args(["migrate", "up"]).stdout(Stdio::null()).status();
         let migrated = migrated.with_context(|| format!("running {}", program.display()))?;
         ensure!(migrated.success(), "migrate ended with {migrated}");
@@ -98,6 +109,14 @@ impl World {
             .buffered(SETUP_IN_FLIGHT)
             .try_collect()
             .await?;
+        let logins = stream::iter(0..flags.logins)
+            .map(|index| login(auth.clone(), index))
+            .buffered(SETUP_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let other = format!("accounts WHERE password_hash NOT LIKE '{}%'", argon2::PARAMETERS);
+        let check = format!("DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM {other}), 'other parameters'; END $$");
+        execute(services.database_url(), &check).await.context("the reference hashes otherwise")?;
         let messaging = MessagingServiceClient::with_origin(connection.clone(), connection.origin.clone());
         let conversations = stream::iter(0..flags.conversations)
             .map(|index| conversation(messaging.clone(), &accounts, index))
@@ -120,7 +139,21 @@ impl World {
             Ok(hello)
         };
         let hello = cores.on_server(|| Server::start(hello))?;
-        Ok(Self { rialto, hello, services, folder, accounts, conversations })
+        let judged_log = folder.path().join("judged.log");
+        let judged = |address: std::net::SocketAddr| {
+            let mut judged = command(&ourselves);
+            judged.args(["judged", "--listen", &address.to_string(), "--config"]).arg(&config);
+            judged.stderr(File::create(&judged_log)?);
+            Ok(judged)
+        };
+        let judged = cores.on_server(|| Server::start(judged))?;
+        let argon2 = |address: std::net::SocketAddr| {
+            let mut argon2 = Command::new(&ourselves);
+            argon2.args(["argon2", "--listen", &address.to_string()]);
+            Ok(argon2)
+        };
+        let argon2 = cores.on_server(|| Server::start(argon2))?;
+        Ok(Self { rialto, hello, judged, argon2, services, folder, accounts, conversations, logins })
     }
 
     /// The database that pgbench works on.
@@ -139,7 +172,8 @@ impl World {
     }
 }
 
-/// Defaults, but for the limits: they stay on, high enough not to be met by a handful of accounts at one address.
+/// Defaults, but for the limits: they stay on, high enough not to be met by a handful of accounts at one address, nor by
+/// nobody in particular and by logins.
 fn configuration(services: &Services, log_filter: &str) -> Result<String> {
     let (seed, key) = (STANDARD.encode(Rng.bytes::<32>()?), STANDARD.encode(Rng.bytes::<32>()?));
     let (database, redis) = (services.database_url(), services.redis_url());
@@ -150,18 +184,18 @@ fn configuration(services: &Services, log_filter: &str) -> Result<String> {
          [auth]\naccess_token_seconds = 86400\nsigning_keys = [{{ id = \"bench\", seed = {seed:?} }}]\n\n\
          [secrets]\nsealing_keys = [{{ id = \"bench\", key = {key:?} }}]\n\n\
          [mail]\ntransport = \"none\"\n\n\
-         [rates]\nfactor = 100\n\n\
+         [rates]\nfactor = 100\nanonymous = {{ calls = 10000000, seconds = 60 }}\n\
+         authentication = {{ calls = 1000000, seconds = 60 }}\n\n\
          [log]\nfilter = {log_filter:?}\n"
     ))
 }
 
-/// The server's program, with this configuration and nothing else.
-fn command(program: &Path, config: &Path) -> Command {
+/// A program, with nothing of a server's configuration in its environment.
+fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RIALTO_")) {
         command.env_remove(name);
     }
-    command.arg("--config").arg(config);
     command
 }
 
@@ -177,6 +211,16 @@ async fn account(mut auth: AuthServiceClient<Http2>, index: usize) -> Result<Acc
     let account = auth.register(register).await?.into_inner().account.context("an account without an account")?;
     let login = auth.login(LoginRequest { email, password, ..Default::default() }).await?.into_inner();
     Ok(Account { id: account.id, authorization: format!("Bearer {}", login.access_token).parse()? })
+}
+
+/// A login of a new account, from a device that it knows.
+async fn login(mut auth: AuthServiceClient<Http2>, index: usize) -> Result<LoginRequest> {
+    let (email, password) = (format!("login-{index}@example.com"), PASSWORD.to_owned());
+    let display_name = format!("Login {index}");
+    auth.register(RegisterRequest { email: email.clone(), password: password.clone(), display_name }).await?;
+    let mut login = LoginRequest { email, password, ..Default::default() };
+    login.device_token = auth.login(login.clone()).await?.into_inner().device_token;
+    Ok(login)
 }
 
 async fn conversation(

@@ -3,7 +3,7 @@
 //! `a.b=1&a.c=2` writes field `a` twice; protobuf readers merge the occurrences of a message.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use percent_encoding::percent_decode;
 
@@ -105,8 +105,8 @@ pub(crate) struct Given {
     parents: HashSet<Vec<u16>>,
     /// Maps and their keys, as they are on the wire: `1` and `1e0` are one.
     keys: HashSet<(Vec<u16>, Vec<u8>)>,
-    /// Parent path and oneof → the member that is set.
-    oneofs: HashMap<(Vec<u16>, u16), u16>,
+    /// The same as a tree: of a oneof only one member may be there.
+    bound: Bound,
 }
 
 impl Given {
@@ -158,7 +158,12 @@ impl Query<'_> {
         if bound.touches(&path) {
             return Err(Problem::Bound.into());
         }
-        self.check_oneofs(&path, bound, given)?;
+        for bound in [bound, &given.bound] {
+            if let Some((f, _)) = bound.rival_on(self.schema, self.root, &path) {
+                return Err(Problem::OneofConflict(clip(&f.json_name)).into());
+            }
+        }
+        given.bound.insert(&path);
         match (field.card, map_key) {
             (Card::Map, Some(map_key)) => {
                 let Kind::Message(entry) = field.kind else { return Err(Problem::UnknownParameter.into()) };
@@ -176,27 +181,6 @@ impl Query<'_> {
             _ if !given.insert(field, &path) => Err(Problem::Duplicate.into()),
             _ => Ok(write(self.schema, self.root, &path, value, out)?),
         }
-    }
-
-    /// Every step of the path may be a member of a oneof, of which another may be set already: by path or body, or by a
-    /// parameter before.
-    fn check_oneofs(&self, path: &[u16], bound: &Bound, given: &mut Given) -> Result<(), Problem> {
-        let (mut message, mut bound) = (self.schema.message(self.root), Some(bound));
-        for (depth, step) in path.iter().enumerate() {
-            let Some(f) = message.fields.get(usize::from(*step)) else { break };
-            if bound.is_some_and(|bound| bound.has_rival(message, f)) {
-                return Err(Problem::OneofConflict(clip(&f.json_name)));
-            }
-            if let Some(oneof) = f.oneof {
-                let parent = path.get(..depth).unwrap_or_default().to_vec();
-                if *given.oneofs.entry((parent, oneof)).or_insert(f.index) != f.index {
-                    return Err(Problem::OneofConflict(clip(&f.json_name)));
-                }
-            }
-            let Kind::Message(id) = f.kind else { break };
-            (message, bound) = (self.schema.message(id), bound.and_then(|bound| bound.get(*step)));
-        }
-        Ok(())
     }
 
     /// `map[key]=value`, for maps of scalars.

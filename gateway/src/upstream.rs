@@ -104,7 +104,8 @@ impl Answer {
         {
             return self.fail(rejection.into());
         }
-        if message.is_pending()
+        // A service that is always ready is not spared. A status that is there counts more.
+        if matches!(message, Poll::Pending | Poll::Ready(Some(Ok(_))))
             && let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {

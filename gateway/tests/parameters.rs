@@ -184,9 +184,9 @@ fn a_path_sets_a_field_once_and_one_member_of_a_oneof() {
         Gateway::builder(&compile_text(&text)).build(()).map(drop).map_err(|error| error.to_string())
     };
     for (rule, problem) in [
-        (r#"get: "/v1/both/{id}/{name}""#, "\"name\" and another path field are members of one oneof"),
-        (r#"get: "/v1/both/{id}/{sub.s}""#, "\"sub\" and another path field are members of one oneof"),
-        (r#"put: "/v1/both/{id}" body: "sub""#, "\"sub\" and another path field are members of one oneof"),
+        (r#"get: "/v1/both/{id}/{name}""#, "path fields \"id\" and \"name\" are in one oneof"),
+        (r#"get: "/v1/both/{id}/{sub.s}""#, "path fields \"id\" and \"sub.s\" are in one oneof"),
+        (r#"put: "/v1/both/{id}" body: "sub""#, "path field \"id\" and body \"sub\" are in one oneof"),
         (r#"get: "/v1/both/{ts}/{ts.seconds}""#, "path field \"ts.seconds\" appears twice"),
         (r#"get: "/v1/both/{ts.seconds}/{ts}""#, "path field \"ts\" appears twice"),
         (r#"get: "/v1/both/{many.s}""#, "field \"many.s\" for the path is not within a single message"),

@@ -219,6 +219,37 @@ async fn the_deadline_ends_a_stream_whose_service_goes_on() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_a_stream_whose_service_is_always_ready() {
+    let message = framed(&event(json!({ "noteText": "hi" })));
+    let f = library_with(
+        |b| b,
+        move |_| {
+            let frames = std::iter::repeat_with({
+                let message = message.clone();
+                move || Ok::<_, Infallible>(Frame::data(message.clone()))
+            });
+            Ok(Response::new(Body::new(StreamBody::new(Iter(frames)))))
+        },
+    );
+    let mut request = watch("/v1/watch/t", "application/x-ndjson");
+    request.headers_mut().insert("x-request-timeout", "2".parse().expect("value"));
+    let mut body = f.gateway.clone().oneshot(request).await.expect("infallible").into_body();
+    for _ in 0..100 {
+        assert!(body.frame().await.expect("a frame").expect("no error").is_data());
+    }
+    tokio::time::advance(Duration::from_secs(60)).await;
+    // What was ready before may still come.
+    let mut last = None;
+    for _ in 0..1000 {
+        let Some(frame) = body.frame().await else { break };
+        last = frame.expect("no error").into_data().ok();
+    }
+    assert!(body.frame().await.is_none(), "it goes on");
+    let last = last.expect("an end");
+    assert!(std::str::from_utf8(&last).is_ok_and(|text| text.contains("\"TIMEOUT\"")), "{last:?}");
+}
+
 #[tokio::test]
 async fn a_stream_without_a_status_ends_in_an_error() {
     let f = library_with(

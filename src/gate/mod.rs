@@ -33,7 +33,7 @@ use crate::domains::roles::Roles;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, ClientAddress, RequestRecord, Transport};
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::policy::{self, Access, Rule};
+use crate::kernel::policy::{Access, Rule};
 use crate::kernel::rates::{Allowance, Rate, Subject};
 use crate::kernel::security::{Event, Kind, Origin};
 use crate::kernel::trail::Trail;
@@ -77,18 +77,22 @@ pub struct Gate<S> {
     checks: Checks,
 }
 
+/// Finds the rule of a gRPC path, as [`crate::kernel::policy::rule`] does.
+pub type Rules = fn(&str) -> Option<&'static Rule>;
+
 /// The questions that a call has to answer.
 #[derive(Clone)]
 struct Checks {
     app: App,
+    rules: Rules,
     sessions: Arc<Sessions>,
     roles: Arc<Roles>,
 }
 
 impl<S> Gate<S> {
     /// Puts the gate in front of the services.
-    pub fn new(inner: S, app: App, sessions: Arc<Sessions>, roles: Arc<Roles>) -> Self {
-        Self { inner, checks: Checks { app, sessions, roles } }
+    pub fn new(inner: S, app: App, rules: Rules, sessions: Arc<Sessions>, roles: Arc<Roles>) -> Self {
+        Self { inner, checks: Checks { app, rules, sessions, roles } }
     }
 }
 
@@ -244,7 +248,7 @@ impl Checks {
         static OPEN_RULES: [Rule; 4] = OPEN;
         let open = || OPEN_RULES.iter().find(|rule| rule.path == path);
         let served = |rule: &&Rule| self.app.config.server.reflection || !rule.path.starts_with("/grpc.reflection.");
-        let found = policy::rule(path).or_else(|| open().filter(served));
+        let found = (self.rules)(path).or_else(|| open().filter(served));
         found.ok_or_else(|| Error::new(Reason::MethodUnknown, "the server has no such method"))
     }
 
@@ -393,6 +397,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::kernel::policy;
 
     #[test]
     fn what_can_be_called_without_two_factor_exists() {

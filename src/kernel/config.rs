@@ -182,8 +182,11 @@ pub struct Auth {
     pub access_token_seconds: u32,
     /// How long a refresh token is good.
     pub refresh_token_seconds: u32,
-    /// Ed25519 keys. The first signs, all verify: to rotate, put a new one first, and drop the old one when the last
-    /// access token that it signed has expired.
+    /// How far the clocks of servers may be apart, in seconds, at most 60: an access token counts for so long before it
+    /// was issued and after it has expired.
+    pub leeway_seconds: u32,
+    /// Ed25519 keys. The first signs, all verify. To rotate without refusing anybody: add a new one at the end on every
+    /// server, then put it first on every server, and drop the old one when the last access token that it signed has expired.
     pub signing_keys: Vec<SigningKey>,
     /// Whether an account begins when its e-mail address was verified. Without it, Register says whether an address has one.
     pub require_verified_email: bool,
@@ -221,6 +224,7 @@ impl Default for Auth {
             audience: "rialto".into(),
             access_token_seconds: 15 * 60,
             refresh_token_seconds: 7 * 24 * 3600,
+            leeway_seconds: 10,
             signing_keys: Vec::new(),
             require_verified_email: false,
             require_approval: false,
@@ -274,8 +278,8 @@ pub struct SigningKey {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Secrets {
-    /// AES-256 keys. The first seals, all open: to rotate, put a new one first on every server, run `rialto keys rotate`,
-    /// and drop the old one. Whoever drops one too early loses what it has sealed.
+    /// AES-256 keys. The first seals, all open. To rotate: add a new one at the end on every server, then put it first on
+    /// every server, run `rialto keys rotate`, and drop the old one. Whoever drops one too early loses what it has sealed.
     pub sealing_keys: Vec<SealingKey>,
 }
 

@@ -2,7 +2,7 @@
 //! have them.
 //!
 //! A sealed value is `version | length of the key's id | the key's id | nonce | ciphertext and tag`. The first configured
-//! key seals, all open, so keys rotate: put a new one first on every server, run `rialto keys rotate`, drop the old one.
+//! key seals, all open, so keys rotate: `config::Secrets` says how.
 //! A value belongs to the place where it is stored. Copied to another row, column or table, it does not open.
 //!
 //! Nonces are 96 random bits. A key may seal 2^32 values (section 8.3), which one value an account does not come near.

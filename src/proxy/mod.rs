@@ -33,7 +33,7 @@ use self::upstream::{Upstream, Upstreams, strip_hop_by_hop};
 use crate::kernel::metrics::Metrics;
 use crate::server::edge::Edge;
 use crate::server::listener::{self, Port};
-use crate::server::ways::{self, Answering, Asked, Http};
+use crate::server::ways::{self, Answering, Answers, Asked, Http};
 
 /// A gateway that runs.
 pub struct Proxy {
@@ -179,14 +179,7 @@ fn http(config: &Config, gateway: Gateway<Upstreams>, upstreams: Upstreams, page
 }
 
 /// Answers with an error of the client's own protocol where the service panics.
-fn survive<S>(
-    errors: ErrorRenderer,
-    inner: S,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-{
+fn survive(errors: ErrorRenderer, inner: impl Answers) -> impl Answers {
     tower::service_fn(move |request: Request<Body>| {
         let asked = Asked::by(&request);
         // Everything behind it is always ready.

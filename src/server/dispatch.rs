@@ -24,7 +24,7 @@ use super::dev_mail;
 use super::docs;
 use super::flood::{self, FloodGuard, Flooded};
 use super::health::Health;
-use super::ways::{self, Answering, Asked, Http};
+use super::ways::{self, Answering, Answers, Asked, Http};
 use crate::domains::auth::Keys;
 use crate::gate::Gate;
 use crate::kernel::app::App;
@@ -61,14 +61,7 @@ struct Protect {
 }
 
 impl Protect {
-    fn around<S>(
-        self,
-        inner: S,
-    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-    {
+    fn around(self, inner: impl Answers) -> impl Answers {
         let (mut guarded, errors) = (self.guard.layer(inner), self.errors);
         // Every service below is always ready, so none has to be cloned to be waited for.
         tower::service_fn(move |request: Request<Body>| {

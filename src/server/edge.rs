@@ -57,7 +57,9 @@ impl Edge {
         let address = client_address(request.headers(), peer, self.trusted_proxies);
         let (method, account) = (OnceLock::new(), OnceLock::new());
         let record = Arc::new(RequestRecord { id: id.into(), transport, method, account });
-        let id = HeaderValue::from_str(&record.id).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        let mut id = HeaderValue::from_str(&record.id).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        // It never comes again, so HPACK need not remember it, here or upstream (RFC 7541, section 6.2.3).
+        id.set_sensitive(true);
         request.headers_mut().insert(REQUEST_ID, id.clone());
         request.extensions_mut().insert(Arc::clone(&record));
         request.extensions_mut().insert(ClientAddress(address));

@@ -34,10 +34,11 @@ use crate::domains::roles::{RoleService, Roles};
 use crate::domains::security::{self, SecurityService};
 use crate::domains::two_factor::TwoFactorService;
 use crate::domains::users::UserService;
-use crate::gate::Gate;
+use crate::gate::{Gate, Rules};
 use crate::kernel::app::{self, App};
 use crate::kernel::clock::Clock;
 use crate::kernel::config::Config;
+use crate::kernel::policy;
 use crate::proto;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
@@ -63,6 +64,16 @@ pub struct Server {
 impl Server {
     /// Binds and serves. The database must be migrated.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        Self::start_with(config, clock, policy::rule, |services| services).await
+    }
+
+    /// The same with other rules, and services besides the product's, for a program that measures what rules cost.
+    pub async fn start_with(
+        config: Config,
+        clock: Clock,
+        rules: Rules,
+        and: impl FnOnce(Routes) -> Routes,
+    ) -> anyhow::Result<Self> {
         let listener = bind(config.server.listen).await?;
         let ops_listener = match config.server.ops_listen {
             Some(address) => Some(bind(address).await?),
@@ -76,9 +87,9 @@ impl Server {
         let (health, health_service) = health::Health::start(&app);
         let alerts = security::Live::start(&app);
         let events = security::Writer::start(app.clone(), alerts.clone());
-        let services = services(&app, &keys, &sessions, &roles, alerts)?.add_service(health_service);
+        let services = and(services(&app, &keys, &sessions, &roles, alerts)?.add_service(health_service));
         let services = if app.config.server.reflection { reflection(services)? } else { services };
-        let gate = Gate::new(services.prepare(), app.clone(), sessions, roles);
+        let gate = Gate::new(services.prepare(), app.clone(), rules, sessions, roles);
         let http = dispatch::http(&app, gate, &keys, health)?;
         let edge = edge::Edge::new(http, Arc::clone(&app.metrics), app.config.server.trusted_proxies)?;
 

@@ -43,7 +43,22 @@ const EXPOSED: [HeaderName; 10] = [
     header::RETRY_AFTER,
 ];
 
-/// A service that always answers, and is always ready to.
+/// A service that always answers, and is always ready to: for signatures.
+pub trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// One of these, whatever its type.
 #[derive(Clone)]
 pub struct Answering(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
 
@@ -52,11 +67,7 @@ type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 impl Answering {
     /// Calls a clone of the service for each request, without asking whether it is ready.
-    pub fn new<S>(service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-    {
+    pub fn new(service: impl Answers) -> Self {
         Self(Arc::new(move |request| Box::pin(service.clone().call(request))))
     }
 }
@@ -207,15 +218,7 @@ impl Asked {
 /// gRPC-Web in front of a gRPC service. Over HTTP/1.1 a call is passed on when the whole of it is there, at most a message
 /// of `limit` bytes: an answer that comes sooner, such as a refusal by the token, would end a connection on which the client
 /// may be sending its next request already.
-pub fn grpc_web<S>(
-    grpc: S,
-    limit: usize,
-    patience: Duration,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-{
+pub fn grpc_web(grpc: impl Answers, limit: usize, patience: Duration) -> impl Answers {
     let inner = GrpcWebLayer::new().layer(grpc);
     // As base64, with room for the frames.
     let limit = (limit / 3 + 64).saturating_mul(4);
@@ -245,13 +248,7 @@ fn grpc_web_error(status: &Status) -> Response<Body> {
 }
 
 /// Compresses what is worth it, and no stream, whose messages must not wait for each other.
-pub fn compress<S>(
-    mut inner: S,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync,
-    S::Future: Send,
-{
+pub fn compress(mut inner: impl Answers) -> impl Answers {
     // The gateway marks streams for proxies; Connect compresses the messages of its streams, not their bodies. A strong
     // ETag belongs to the bytes as they are (RFC 9110 section 8.8.1).
     let whole = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {

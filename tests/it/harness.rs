@@ -27,7 +27,7 @@ use tonic_types::StatusExt;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The seed of the tests' signing key: 32 random bytes.
-const SEED: &str = "5iEC1h4mHVbGthv6WAjz5WtNW0by4dJu4okz0F1iyAw=";
+pub const SEED: &str = "5iEC1h4mHVbGthv6WAjz5WtNW0by4dJu4okz0F1iyAw=";
 
 /// The tests' sealing key.
 const KEY: &str = "Wn0xVt1pQh2vJYd6mLrS9bKc8uEo3fTgXzAaNi5Pq7M=";
@@ -87,7 +87,12 @@ impl World {
 
     /// A node on this world.
     pub async fn node(&self) -> Node {
-        let server = Server::start(self.config.clone(), self.clock.clone()).await.unwrap();
+        self.node_at(&self.clock).await
+    }
+
+    /// A node with a clock of its own.
+    pub async fn node_at(&self, clock: &Clock) -> Node {
+        let server = Server::start(self.config.clone(), clock.clone()).await.unwrap();
         // Until the bus is up, a node works too, but by other ways than the tests mean.
         let mut link = server.app.bus.link();
         let _ = tokio::time::timeout(Duration::from_secs(5), link.wait_for(|link| link.up)).await;

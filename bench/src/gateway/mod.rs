@@ -2,6 +2,7 @@
 
 mod caller;
 mod codec;
+#[path = "../../../gateway/examples/speed/floor.rs"]
 mod floor;
 mod http;
 mod listener;

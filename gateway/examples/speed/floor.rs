@@ -1,63 +1,63 @@
-//! The floor: the structs that somebody would write by hand for these messages, by serde_json.
-//!
-//! What is a string in JSON and needs no arithmetic stays one (timestamp, base64): less work than the gateway has, which
-//! validates and converts them. 64-bit integers are parsed, because a program computes with them.
+//! The floor under the codec: the structs that somebody would write by hand for these messages, by serde_json, with the
+//! same JSON text in and out. 64-bit integers are strings there and numbers here, because a program computes with them.
 
 use serde::{Deserialize, Serialize};
 
+/// An order. Its times are `String`s, or what a program can compute with.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Item {
+pub struct Order<Time> {
     id: String,
+    #[serde(with = "digits")]
+    number: i64,
     title: String,
-    #[serde(with = "text")]
-    revision: i64,
+    state: State,
     quantity: i32,
-    active: bool,
-    score: f64,
-    kind: Kind,
+    price: f64,
+    paid: bool,
     tags: Vec<String>,
-    counts: Vec<Text>,
-    created_at: String,
-    digest: String,
-    owner: Owner,
+    item_numbers: Vec<Digits>,
+    created_at: Time,
+    updated_at: Time,
+    buyer: Buyer,
+}
+
+/// Many of them.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct List<Time> {
+    orders: Vec<Order<Time>>,
 }
 
 #[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Owner {
+#[serde(deny_unknown_fields)]
+struct Buyer {
     name: String,
     level: i32,
 }
 
 #[derive(Deserialize, Serialize)]
-enum Kind {
-    #[serde(rename = "KIND_UNSPECIFIED")]
+enum State {
+    #[serde(rename = "STATE_UNSPECIFIED")]
     Unspecified,
-    #[serde(rename = "KIND_FIRST")]
-    First,
-    #[serde(rename = "KIND_SECOND")]
-    Second,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ItemList {
-    items: Vec<Item>,
+    #[serde(rename = "STATE_PLACED")]
+    Placed,
+    #[serde(rename = "STATE_SHIPPED")]
+    Shipped,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(transparent)]
-struct Text(#[serde(with = "text")] i64);
+struct Digits(#[serde(with = "digits")] i64);
 
 /// A 64-bit integer as a JSON string, without allocating.
-mod text {
+mod digits {
     use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};
 
-    struct Digits;
+    struct Int64;
 
-    impl Visitor<'_> for Digits {
+    impl Visitor<'_> for Int64 {
         type Value = i64;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,6 +74,6 @@ mod text {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
-        from.deserialize_str(Digits)
+        from.deserialize_str(Int64)
     }
 }

@@ -28,14 +28,16 @@ const SLICE: Duration = Duration::from_micros(700);
 
 fn main() {
     let pool = support::pool(&["speed.proto", "kinds.proto"]);
-    let item = json!({
-        "id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "title": "Ada Lovelace", "revision": "1234567890123", "quantity": 42,
-        "active": true, "score": 1.5, "kind": "KIND_FIRST", "tags": ["a", "bc", "def"], "counts": ["1", "2", "3"],
-        "createdAt": "2026-11-21T12:34:56.789Z", "digest": "3q2+796tvu8=", "owner": { "name": "nested", "level": 7 },
+    let order = json!({
+        "id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "number": "1234567890123", "title": "Engine part 42",
+        "state": "STATE_SHIPPED", "quantity": 42, "price": 1249.25, "paid": true, "tags": ["new", "gift"],
+        "itemNumbers": ["17", "4"], "createdAt": "2026-11-21T12:34:56.789Z", "updatedAt": "2026-11-21T13:34:56.789Z",
+        "buyer": { "name": "Ada", "level": 7 },
     });
-    compare::<floor::Item>(&pool, "small", "test.speed.Item", item.clone());
-    compare::<floor::ItemList>(&pool, "list30", "test.speed.ItemList", json!({ "items": vec![item.clone(); 30] }));
-    compare::<floor::ItemList>(&pool, "list100", "test.speed.ItemList", json!({ "items": vec![item; 100] }));
+    let list = |count| json!({ "orders": vec![order.clone(); count] });
+    compare::<floor::Order<String>>(&pool, "small", "test.speed.Order", order.clone());
+    compare::<floor::List<String>>(&pool, "list30", "test.speed.OrderList", list(30));
+    compare::<floor::List<String>>(&pool, "list100", "test.speed.OrderList", list(100));
     // Eleven of the 62 fields of a message.
     let sparse = json!({
         "fString": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "fInt64": "1234567890123", "fInt32": 42, "fBool": true,

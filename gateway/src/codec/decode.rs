@@ -66,10 +66,25 @@ impl Bound {
         Some(at)
     }
 
-    /// Is another member of this field's oneof bound?
-    pub fn has_rival(&self, m: &Message, f: &Field) -> bool {
+    /// Another member of this field's oneof that is bound.
+    pub fn rival(&self, m: &Message, f: &Field) -> Option<u16> {
+        f.oneof?;
         let oneof = |i: u16| m.fields.get(usize::from(i)).and_then(|f| f.oneof);
-        f.oneof.is_some() && self.0.iter().any(|(i, _)| *i != f.index && oneof(*i) == f.oneof)
+        self.0.iter().map(|(i, _)| *i).find(|i| *i != f.index && oneof(*i) == f.oneof)
+    }
+
+    /// The same for every step of a path: the first one that has a rival, and the path of that.
+    pub fn rival_on<'s>(&self, schema: &'s Schema, root: MessageId, path: &[u16]) -> Option<(&'s Field, Vec<u16>)> {
+        let (mut message, mut bound) = (schema.message(root), self);
+        for (depth, step) in path.iter().enumerate() {
+            let f = message.fields.get(usize::from(*step))?;
+            if let Some(rival) = bound.rival(message, f) {
+                return Some((f, [path.get(..depth)?, &[rival]].concat()));
+            }
+            let Kind::Message(id) = f.kind else { return None };
+            (message, bound) = (schema.message(id), bound.get(*step)?);
+        }
+        None
     }
 }
 
@@ -187,7 +202,7 @@ impl<'s> Decoder<'s, '_, '_> {
         };
         if self.field(f, inner)?
             && let Some(oneof) = f.oneof
-            && (!seen.insert(m.fields.len() + usize::from(oneof)) || bound.has_rival(m, f))
+            && (!seen.insert(m.fields.len() + usize::from(oneof)) || bound.rival(m, f).is_some())
         {
             let name = m.oneofs.get(usize::from(oneof)).map(|n| n.to_string()).unwrap_or_default();
             return Err(Problem::OneofConflict(name).into());

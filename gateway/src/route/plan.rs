@@ -231,7 +231,10 @@ impl<'s> Planner<'s> {
             if path_bound.touches(&field) {
                 return Err(BuildError::rule(name, format!("path field {:?} appears twice", variable.field)));
             }
-            self.check_rivals(rpc.input, &field, &path_bound, name)?;
+            if let Some(rival) = self.rival(rpc.input, &field, &captures) {
+                let problem = format!("path fields {rival:?} and {:?} are in one oneof", variable.field);
+                return Err(BuildError::rule(name, problem));
+            }
             path_bound.insert(&field);
             let open = template.segments.get(variable.end - 1) == Some(&super::template::Segment::Multi);
             captures.push(Capture {
@@ -244,7 +247,7 @@ impl<'s> Planner<'s> {
         }
         let mut query_bound = Bound::default();
         captures.iter().for_each(|c| query_bound.insert(&c.field));
-        let body = self.body(rpc, rule, name, &path_bound)?;
+        let body = self.body(rpc, rule, name, &captures)?;
         if let BodyRule::Field(f) = body {
             query_bound.close(f);
         }
@@ -285,34 +288,30 @@ impl<'s> Planner<'s> {
         Ok(())
     }
 
-    fn body(&self, rpc: &Rpc, rule: &Rule, name: &str, path_bound: &Bound) -> Result<BodyRule, BuildError> {
+    fn body(&self, rpc: &Rpc, rule: &Rule, name: &str, captures: &[Capture]) -> Result<BodyRule, BuildError> {
         match rule.body.as_str() {
             "" => Ok(BodyRule::None),
             "*" => Ok(BodyRule::All),
             field => {
                 let index = self.top_level(rpc.input, field, "body", name)?;
-                if path_bound.get(index).is_some_and(Bound::is_empty) {
+                if captures.iter().any(|capture| capture.field == [index]) {
                     return Err(BuildError::rule(name, format!("field {field:?} is in both path and body")));
                 }
-                self.check_rivals(rpc.input, &[index], path_bound, name)?;
+                if let Some(rival) = self.rival(rpc.input, &[index], captures) {
+                    let problem = format!("path field {rival:?} and body {field:?} are in one oneof");
+                    return Err(BuildError::rule(name, problem));
+                }
                 Ok(BodyRule::Field(index))
             }
         }
     }
 
-    /// No other member of a oneof that the field is in, or a message that holds it, may be set by the path already.
-    fn check_rivals(&self, root: MessageId, field: &[u16], path: &Bound, name: &str) -> Result<(), BuildError> {
-        let (mut message, mut bound) = (self.schema.message(root), Some(path));
-        for step in field {
-            let Some(f) = message.fields.get(usize::from(*step)) else { break };
-            if bound.is_some_and(|bound| bound.has_rival(message, f)) {
-                let problem = format!("{:?} and another path field are members of one oneof", f.name);
-                return Err(BuildError::rule(name, problem));
-            }
-            let Kind::Message(id) = f.kind else { break };
-            (message, bound) = (self.schema.message(id), bound.and_then(|bound| bound.get(*step)));
-        }
-        Ok(())
+    /// The path field that excludes this one: another member of a oneof that the field is in, or a message that holds it.
+    fn rival<'c>(&self, root: MessageId, field: &[u16], captures: &'c [Capture]) -> Option<&'c str> {
+        let mut bound = Bound::default();
+        captures.iter().for_each(|capture| bound.insert(&capture.field));
+        let (_, rival) = bound.rival_on(self.schema, root, field)?;
+        captures.iter().find(|capture| capture.field.starts_with(&rival)).map(|capture| &*capture.name)
     }
 
     /// As grpc-gateway does it: for PATCH whose body is a message field, unless the path sets the mask.

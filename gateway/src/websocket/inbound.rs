@@ -133,7 +133,7 @@ fn check(schema: &Schema, id: MessageId, wire: &[u8], bound: &Bound, depth: u32)
         let Some(f) = m.by_number(number) else { continue };
         let inner = match bound.get(f.index) {
             Some(inner) if inner.is_empty() => Err(Problem::Bound.into()),
-            _ if bound.has_rival(m, f) => {
+            _ if bound.rival(m, f).is_some() => {
                 let name = f.oneof.and_then(|oneof| m.oneofs.get(usize::from(oneof)));
                 Err(Problem::OneofConflict(name.map(|name| name.to_string()).unwrap_or_default()).into())
             }

@@ -186,7 +186,12 @@ impl Sessions {
                 verified
             }
         };
-        if verified.expires_at <= self.app.clock.now().timestamp() {
+        // Another server may have issued it, whose clock is not quite this one's.
+        let (now, leeway) = (self.app.clock.now().timestamp(), i64::from(self.app.config.auth.leeway_seconds));
+        if verified.not_before > now + leeway {
+            return Err(Error::new(Reason::TokenInvalid, "the access token is not good yet"));
+        }
+        if verified.expires_at + leeway <= now {
             self.verified.invalidate(token);
             return Err(Error::new(Reason::TokenExpired, "the access token has expired"));
         }

@@ -1,5 +1,5 @@
 //! Access tokens: JWTs (RFC 7519) signed with Ed25519 (RFC 8037), checked as RFC 8725 asks: one algorithm, an explicit
-//! type, issuer and audience, and a key that the token's `kid` names.
+//! type, issuer and audience, and a key that the token's `kid` names. A header that says anything else is not ours.
 
 use std::collections::HashMap;
 
@@ -16,6 +16,10 @@ use crate::kernel::error::{Error, Reason};
 
 /// `typ` of access tokens (RFC 9068, section 2.1).
 const TYPE: &str = "at+jwt";
+/// The one algorithm, as headers call it (RFC 8037, section 3.1).
+const ALGORITHM: &str = "EdDSA";
+/// Longer than any of ours. What is longer is refused unread.
+const MAX_BYTES: usize = 4096;
 
 /// The keys of this installation.
 pub struct Keys {
@@ -41,8 +45,20 @@ pub struct AccessToken {
     pub session_id: Uuid,
     /// The account's token version when the token was made.
     pub version: i32,
+    /// When it begins to count, in seconds since 1970.
+    pub not_before: i64,
     /// When it expires, in seconds since 1970.
     pub expires_at: i64,
+}
+
+/// The header of our tokens. Whoever sends more, such as a key (`jwk`, `jku`, `x5u`, `x5c`) or something to be understood
+/// (`crit`), has not got it from us (RFC 8725, sections 3.1 and 3.10).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JoseHeader {
+    typ: String,
+    alg: String,
+    kid: String,
 }
 
 /// The claims of RFC 7519, section 4.1, the session (`sid`, OpenID Connect Front-Channel Logout) and our version.
@@ -54,6 +70,9 @@ struct Claims {
     sid: Uuid,
     ver: i32,
     iat: i64,
+    /// Ours have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     exp: i64,
 }
 
@@ -85,7 +104,7 @@ impl Keys {
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
-        // Checked by the caller, on the kernel's clock and without leeway: the clocks are our own.
+        // Times are checked by the caller, on the kernel's clock.
         validation.validate_exp = false;
         Ok(Self {
             signing: EncodingKey::from_ed_der(&pkcs8(&seed)),
@@ -116,6 +135,7 @@ impl Keys {
             sid: session_id,
             ver: version,
             iat,
+            nbf: None,
             exp: iat + i64::from(self.lifetime_seconds),
         };
         let token = jsonwebtoken::encode(&self.header, &claims, &self.signing)
@@ -125,14 +145,25 @@ impl Keys {
 
     /// What a token says, if it is one of ours. Does not look at the time.
     pub fn verify(&self, token: &str) -> Result<AccessToken, Error> {
-        let invalid = || Error::new(Reason::TokenInvalid, "the access token is not valid");
-        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
-        if header.typ.as_deref() != Some(TYPE) {
-            return Err(invalid());
+        self.read(token).ok_or_else(|| Error::new(Reason::TokenInvalid, "the access token is not valid"))
+    }
+
+    fn read(&self, token: &str) -> Option<AccessToken> {
+        let header = token.split('.').next().filter(|_| token.len() <= MAX_BYTES)?;
+        let header: JoseHeader = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+        if header.alg != ALGORITHM || header.typ != TYPE {
+            return None;
         }
-        let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or_else(invalid)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|_| invalid())?.claims;
-        Ok(AccessToken { account_id: claims.sub, session_id: claims.sid, version: claims.ver, expires_at: claims.exp })
+        let key = self.verifying.get(&header.kid)?;
+        let Claims { sub, sid, ver, iat, nbf, exp, .. } =
+            jsonwebtoken::decode(token, key, &self.validation).ok()?.claims;
+        // No token is good from before 1970, for no time or for longer than can be configured.
+        let lifetime = exp.checked_sub(iat).filter(|_| iat >= 0)?;
+        if lifetime == 0 || u32::try_from(lifetime).is_err() {
+            return None;
+        }
+        let not_before = nbf.map_or(iat, |nbf| nbf.max(iat));
+        Some(AccessToken { account_id: sub, session_id: sid, version: ver, not_before, expires_at: exp })
     }
 }
 
@@ -200,5 +231,30 @@ mod tests {
             assert!(ours.verify(&format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header))).is_err());
         }
         assert!(ours.verify("").is_err() && ours.verify("a.b.c").is_err());
+    }
+
+    #[test]
+    fn keys_and_signatures_are_those_of_rfc_8037_and_its_token_is_not_ours() {
+        // Appendices A.1, A.2 and A.4.
+        let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
+        let seed: [u8; 32] = seed.try_into().unwrap();
+        assert_eq!(URL_SAFE_NO_PAD.encode(public_key(&seed).unwrap()), "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+        let message = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let signing = EncodingKey::from_ed_der(&pkcs8(&seed));
+        let signed = jsonwebtoken::crypto::sign(message.as_bytes(), &signing, Algorithm::EdDSA).unwrap();
+        assert_eq!(signed, signature);
+        let config = config(&["a"]);
+        assert!(Keys::new(&config).unwrap().verify(&format!("{message}.{signature}")).is_err());
+    }
+
+    #[test]
+    fn the_example_tokens_of_rfc_7519_are_not_ours() {
+        let keys = Keys::new(&config(&["a"])).unwrap();
+        let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        // Section 3.1, with HMAC, and section 6.1, without a signature.
+        let hmac = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        assert!(keys.verify(&format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{claims}.{hmac}")).is_err());
+        assert!(keys.verify(&format!("eyJhbGciOiJub25lIn0.{claims}.")).is_err());
     }
 }

@@ -54,6 +54,9 @@ impl Config {
         if let Err(problem) = self.relying_party() {
             problems.push(problem);
         }
+        if self.auth.leeway_seconds > 60 {
+            problems.push("auth.leeway_seconds is more than 60".into());
+        }
         if self.auth.require_verified_email && self.mail.transport == Some(MailTransport::None) {
             problems.push("auth.require_verified_email needs mail: set mail.transport to `smtp`".into());
         }
@@ -190,6 +193,7 @@ mod tests {
         refused(|config| config.secrets.sealing_keys.clear());
         refused(|config| config.secrets.sealing_keys[0].key = Secret::new("c2hvcnQ="));
         refused(|config| config.auth.password_min_chars = 7);
+        refused(|config| config.auth.leeway_seconds = 61);
         refused(|config| config.auth.peppers = vec![Pepper { id: "a".into(), key: Secret::new("short") }]);
         refused(|config| {
             config.auth.require_verified_email = true;

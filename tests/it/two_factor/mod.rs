@@ -4,6 +4,7 @@ mod administration;
 mod changes;
 mod enrolment;
 mod login;
+mod rotation;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::harness::{Answer, Authorized, Bearer, Node, PASSWORD, User, World};
 const STEP: Duration = Duration::from_secs(30);
 
 /// Somebody's telephone.
-struct Authenticator(Totp);
+pub struct Authenticator(Totp);
 
 impl Authenticator {
     fn new(secret: &str) -> Self {
@@ -38,16 +39,16 @@ impl Authenticator {
     }
 
     /// A code that was not shown before.
-    fn next_code(&self, world: &World) -> String {
+    pub fn next_code(&self, world: &World) -> String {
         world.clock.advance(STEP);
         self.code(world)
     }
 }
 
 /// Somebody with two-factor authentication.
-struct Enrolled {
-    user: User,
-    authenticator: Authenticator,
+pub struct Enrolled {
+    pub user: User,
+    pub authenticator: Authenticator,
     secret: String,
     backup_codes: Vec<String>,
     /// The code that enabled it.
@@ -55,7 +56,7 @@ struct Enrolled {
 }
 
 impl Enrolled {
-    async fn new(world: &World, node: &Node, name: &str) -> Self {
+    pub async fn new(world: &World, node: &Node, name: &str) -> Self {
         let user = node.user(name).await;
         Self::enrol(world, node, user).await
     }
@@ -79,7 +80,7 @@ impl Enrolled {
 }
 
 /// What the answer to a login says: a challenge and nothing else.
-async fn challenge(node: &Node, email: &str) -> String {
+pub async fn challenge(node: &Node, email: &str) -> String {
     let login = json!({ "email": email, "password": PASSWORD });
     let answer = node.rest(Method::POST, "/v1/auth/login", None, Some(login)).await.ok();
     assert_eq!(answer["twoFactorRequired"], true, "{answer}");
@@ -88,7 +89,7 @@ async fn challenge(node: &Node, email: &str) -> String {
     answer["challengeToken"].as_str().unwrap().to_owned()
 }
 
-async fn verify(node: &Node, challenge: &str, code: &str) -> Answer {
+pub async fn verify(node: &Node, challenge: &str, code: &str) -> Answer {
     finish(node, json!({ "challengeToken": challenge, "code": code })).await
 }
 
