@@ -10,13 +10,10 @@ mod audit;
 mod auth;
 mod command;
 mod contract;
-<<<<<<< HEAD
 mod cookies;
+mod documents;
 mod email_change;
 mod enumeration;
-=======
-mod documents;
->>>>>>> proofs
 mod gate;
 mod harness;
 mod hostile;
@@ -31,19 +28,13 @@ mod privacy;
 mod proxy;
 mod ranks;
 mod roles;
-<<<<<<< HEAD
-mod security;
-=======
 mod round_trips;
->>>>>>> proofs
+mod security;
 mod sessions;
 mod signing_keys;
 mod smtp;
-<<<<<<< HEAD
 mod throttle;
-=======
 mod tokens;
->>>>>>> proofs
 mod two_factor;
 mod users;
 mod users_admin;

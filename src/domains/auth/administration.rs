@@ -36,9 +36,16 @@ impl AuthService {
     }
 
     /// Lifts an account's locks.
-    pub(super) async fn unlock(&self, id: Uuid) -> Result<Account, Error> {
-        let account = Account::by_id(&mut *self.app.db.get().await?, id).await?;
-        let account = account.ok_or_else(|| Error::not_found("account"))?;
+    pub(super) async fn unlock(&self, by: &Caller, id: Uuid) -> Result<Account, Error> {
+        by.trail.about(Target::Account(id));
+        let mut conn = self.app.db.get().await?;
+        let account = conn
+            .transaction(async |conn| {
+                may_act_on(conn, by, id, self.app.clock.now()).await?;
+                Account::by_id(conn, id).await?.ok_or_else(|| Error::not_found("account"))
+            })
+            .await?;
+        drop(conn);
         self.throttle.clear(&account).await?;
         Ok(account)
     }
@@ -68,13 +75,12 @@ impl<'a> StateChange<'a> {
 }
 
 impl StateChange<'_> {
-    /// The state that it is from, if that is only one.
-    fn from(self) -> Option<&'static str> {
+    /// The state that it is from.
+    fn from(self) -> &'static str {
         match self {
-            Self::Approve | Self::Reject(_) => Some("pending"),
-            Self::Suspend => Some("active"),
-            Self::Reinstate => Some("suspended"),
-            Self::Delete => None,
+            Self::Approve | Self::Reject(_) => "pending",
+            Self::Suspend => "active",
+            Self::Reinstate => "suspended",
         }
     }
 }
@@ -109,10 +115,7 @@ pub async fn change_state(
     });
     let account = account.await?;
     drop(conn);
-    by.trail.changed(
-        change.from().map(|state| json!({ "state": state })),
-        Some(json!({ "state": state_name(account.state()) })),
-    );
+    by.trail.changed(Some(json!({ "state": change.from() })), Some(json!({ "state": state_name(account.state()) })));
     if matches!(change, StateChange::Suspend) {
         app.security.record(Event::about(Kind::AccountSuspended, id).by(by.account_id));
     }

@@ -11,7 +11,7 @@
 //! [`Sessions::require_recent_authentication`] and [`Confirmation`] (before what only the owner may do), [`may_act_on`] (before
 //! what is done to somebody else's account), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`lock_second_factor`] and [`set_two_factor`] (`two_factor`, `passkeys`),
-//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`delete`] and [`restore`]
+//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`delete`], [`restore`] and [`forget_failures`]
 //! (`privacy`), [`jobs::notice`] (what an owner is told by mail) and [`seed_accounts`] (demo data). They may read
 //! `accounts` in joins; only functions of this domain write it.
 
@@ -54,7 +54,7 @@ pub use administration::{StateChange, change_state, may_act_on};
 pub use client::Client;
 pub use confirm::Confirmation;
 pub use cookies::{ACCESS, Browser, CSRF_TOKEN, Manner, REFRESH, device_token};
-pub use deletion::{delete, restore};
+pub use deletion::{delete, forget_failures, restore};
 pub use login::Opened;
 pub use model::states::state_by_name;
 pub use names::display_name;

@@ -64,19 +64,22 @@ impl AuthService {
             Account::with_password_hash(&mut conn, caller.account_id).await?
         };
         let (account, hash) = found.ok_or_else(|| Error::not_found("account"))?;
-        if account.two_factor {
-            // The password alone does not prove the owner then.
-            self.sessions.require_recent_authentication(caller).await?;
-        }
         match self.passwords.verify(password, Some(hash.clone())).await? {
             Some(_) => Ok((account, hash)),
-            None => Err(Error::new(Reason::InvalidCredentials, "current_password is wrong")),
+            None => {
+                self.app.security.record(Event::about(Kind::ConfirmationFailed, caller.account_id));
+                Err(Error::new(Reason::InvalidCredentials, "current_password is wrong"))
+            }
         }
     }
 
     /// Sets a new password for whoever knows the old one, and ends every session but the caller's.
     pub(super) async fn change(&self, caller: &Caller, request: ChangePasswordRequest) -> Result<Tokens, Error> {
         let ChangePasswordRequest { current_password, new_password } = request;
+        if self.sessions.account(caller).await?.two_factor {
+            // The password alone does not prove the owner then.
+            self.sessions.require_recent_authentication(caller).await?;
+        }
         let attempt = self.throttle.confirmation(caller).await?;
         let (account, old) = attempt.judge(self.verify_current(caller, current_password).await).await?;
         let known = [account.email.clone(), account.display_name.clone()];

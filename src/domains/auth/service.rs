@@ -423,7 +423,8 @@ impl Contract for AuthService {
         &self,
         request: Request<UnlockAccountRequest>,
     ) -> Result<Response<UnlockAccountResponse>, Status> {
-        let account = self.unlock(wire::id("account_id", &request.into_inner().account_id)?).await?;
+        let caller = Caller::of(request.extensions())?;
+        let account = self.unlock(&caller, wire::id("account_id", &request.get_ref().account_id)?).await?;
         Ok(Response::new(UnlockAccountResponse { account: Some((&account).into()) }))
     }
 }

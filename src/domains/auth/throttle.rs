@@ -27,6 +27,7 @@ use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::rates;
+use crate::kernel::security::{Event, Kind};
 
 pub use notice::handlers;
 
@@ -189,6 +190,22 @@ impl Attempt {
         if let Err(error) = self.tell_owner(time(counted.until), by_strangers).await {
             tracing::error!(error = error.report(), "the owner of an account can't be told of a lock");
         }
+        if let Err(error) = self.record_lock().await {
+            tracing::error!(error = error.report(), "a lock can't be recorded");
+        }
+    }
+
+    async fn record_lock(&self) -> Result<(), Error> {
+        let app = &self.throttle.app;
+        let event = match &self.owner {
+            Owner::Account(id) => Event::about(Kind::AccountLocked, *id),
+            Owner::Email(email) => match Account::by_email(&mut *app.db.get().await?, email).await? {
+                Some((account, _)) => Event::about(Kind::AccountLocked, account.id),
+                None => Event::about_email(Kind::AccountLocked, email),
+            },
+        };
+        app.security.record(event);
+        Ok(())
     }
 
     async fn tell_owner(&self, until: DateTime<Utc>, by_strangers: bool) -> Result<(), Error> {

@@ -14,6 +14,7 @@ use super::wire;
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::security::{Event, Kind};
 use crate::kernel::wire::to_struct;
 
 /// A challenge, and what an authenticator has made of it.
@@ -71,6 +72,7 @@ impl Assertion {
         let result = finished.map_err(|error| {
             if matches!(error, WebauthnError::CredentialPossibleCompromise) {
                 tracing::warn!(account = %account_id, passkey = %row.id, "the counter of a passkey went backwards");
+                app.security.record(Event::about(Kind::PasskeyAnomaly, account_id));
             }
             refused(&error)
         })?;

@@ -14,6 +14,7 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::personal_data::Part;
 use crate::kernel::rates::Subject;
+use crate::kernel::trail::Target;
 
 /// Longer than what was under way when an account was deleted, such as the note of that for the audit log.
 const SETTLED: Duration = Duration::minutes(1);
@@ -21,6 +22,7 @@ const SETTLED: Duration = Duration::minutes(1);
 /// Deletes an account: it is of no use at once, on every node, and is erased after the grace period; returns when that will
 /// be. Its owner is told by mail, and may cancel it if it was they who asked.
 pub async fn delete_account(app: &App, sessions: &Sessions, by: &Caller, id: Uuid) -> Result<DateTime<Utc>, Error> {
+    by.trail.about(Target::Account(id));
     let now = app.clock.now();
     let erase_at = now + Duration::days(app.config.privacy.erasure_grace_days.into()) + SETTLED;
     let pseudonym = uuid::Builder::from_random_bytes(app.rng.bytes()?).into_uuid();
@@ -64,6 +66,7 @@ pub async fn cancel(app: &App, sessions: &Sessions, token: &str) -> Result<Uuid,
 
 /// Keeps an account that somebody has deleted.
 pub async fn restore(app: &App, sessions: &Sessions, by: &Caller, id: Uuid) -> Result<(), Error> {
+    by.trail.about(Target::Account(id));
     let now = app.clock.now();
     let mut conn = app.db.get().await?;
     conn.transaction(async |conn| {
@@ -96,6 +99,7 @@ async fn announce(app: &App, sessions: &Sessions, id: Uuid) {
 pub async fn erase(app: &App, account_id: Uuid, parts: &'static [Part]) -> Result<(), Error> {
     let mut conn = app.db.get().await?;
     if let Some(erasure) = Erasure::begin(&mut conn, account_id, app.clock.now()).await? {
+        auth::forget_failures(app, account_id).await?;
         for statement in parts.iter().flat_map(|part| part.erase) {
             while run(&mut conn, statement, &erasure).await? > 0 {}
         }

@@ -10,6 +10,7 @@ mod alerts;
 mod live;
 mod model;
 mod notices;
+mod personal_data;
 mod service;
 mod travel;
 mod webhook;
@@ -19,5 +20,6 @@ mod writer;
 pub mod jobs;
 
 pub use live::Live;
+pub use personal_data::PERSONAL_DATA;
 pub use service::SecurityService;
 pub use writer::Writer;

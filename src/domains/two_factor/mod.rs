@@ -63,6 +63,11 @@ impl Proof {
         Self::parse(code, backup_code)?.ok_or_else(missing)
     }
 
+    /// Whether trying often enough would find it.
+    pub fn can_be_guessed(&self) -> bool {
+        !matches!(self.0, Kind::Passkey(_))
+    }
+
     /// What a passkey has signed.
     pub fn passkey(assertion: Assertion) -> Self {
         Self(Kind::Passkey(Box::new(assertion)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::Duration;
 use diesel_async::AsyncConnection;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::model::{BackupCodes, Enrolment, place};
@@ -16,6 +17,7 @@ use crate::domains::auth::{self, Confirmation, Sessions};
 use crate::domains::passkeys;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
+use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::jobs;
 use crate::kernel::security::{Event, Kind};

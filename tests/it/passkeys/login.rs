@@ -64,6 +64,7 @@ async fn a_passkey_logs_in_without_password_and_address_over_grpc() {
         ceremony_token: begun.ceremony_token.clone(),
         credential: credential.map(to_struct),
         device_token: String::new(),
+        ..Default::default()
     };
     let missing = refusal(grpc.finish_login(finish(None)).await);
     assert_eq!(missing, (Code::InvalidArgument, "VALIDATION_ERROR".into()));
