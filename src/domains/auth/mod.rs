@@ -8,9 +8,9 @@
 //! Others may call: [`Sessions::authenticate`] (the gate), [`Sessions::require_recent_authentication`] and [`Confirmation`]
 //! (before what only the owner may do), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`lock_second_factor`] and [`set_two_factor`] (`two_factor`, `passkeys`),
-//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`jobs::notice`] (what an
-//! owner is told by mail) and [`seed_accounts`] (demo data). They may read
-//! `accounts` in joins; only functions of this domain write it.
+//! [`AuthService::log_in_by_passkey`], [`challenged_account`], [`reauthenticated`] and [`require_live_session`] (`passkeys`),
+//! [`jobs::notice`] (what an owner is told by mail) and [`seed_accounts`] (demo data). They may read `accounts` in joins; only
+//! functions of this domain write it.
 
 mod administration;
 mod challenge;
@@ -44,7 +44,7 @@ pub use administration::{StateChange, change_state};
 pub use client::Client;
 pub use confirm::Confirmation;
 pub use login::Opened;
-pub use passkey_login::{challenged_account, lock_second_factor, reauthenticated};
+pub use passkey_login::{challenged_account, lock_second_factor, reauthenticated, require_live_session};
 pub use service::{AuthService, BEARER};
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
