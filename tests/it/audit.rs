@@ -94,7 +94,7 @@ async fn what_administrators_do_to_accounts_is_in_the_audit_log_with_whom() {
     admin.call(&node, Method::PATCH, &format!("/v1/users/{}", bob.id), json!({ "bio": "x" })).await.ok();
     assert_eq!(deed(&world, &admin).await, ("UpdateUser".into(), 0, of_bob.clone(), none.clone(), none.clone()));
     admin.delete(&node, &format!("/v1/users/{}", bob.id)).await.ok();
-    assert_eq!(deed(&world, &admin).await, ("DeleteUser".into(), 0, of_bob.clone(), none.clone(), state("deleted")));
+    assert_eq!(deed(&world, &admin).await, ("DeleteUser".into(), 0, of_bob.clone(), state("active"), state("deleted")));
 
     // A batch has an entry for each.
     let request = BatchSuspendUsersRequest { user_ids: vec![eve.id.clone(), bob.id.clone()], reinstate: false };

@@ -200,7 +200,7 @@ async fn an_expired_access_cookie_is_cleared_and_a_refresh_goes_on_with_new_cook
     let node = world.node().await;
     let mut page = Page::of(&node, "ann").await;
     let (mut other_tab, before) = (page.clone(), page.clone());
-    world.clock.advance(Duration::from_secs(901));
+    world.clock.advance(Duration::from_secs(900 + u64::from(world.config.auth.leeway_seconds)));
     let got = page.get(&node, "/v1/auth/me").await;
     got.answer.refused(401, "TOKEN_EXPIRED", 1003);
     assert_eq!(got.cleared(), [ACCESS]);

@@ -11,9 +11,9 @@
 //! [`Sessions::require_recent_authentication`] and [`Confirmation`] (before what only the owner may do), [`may_act_on`] (before
 //! what is done to somebody else's account), [`rename`] and [`change_state`] (`users`), [`role_of`], [`set_role`] and
 //! [`Sessions::changed`] (roles), [`lock_second_factor`] and [`set_two_factor`] (`two_factor`, `passkeys`),
-//! [`AuthService::log_in_by_passkey`], [`challenged_account`] and [`reauthenticated`] (`passkeys`), [`delete`], [`restore`] and [`forget_failures`]
-//! (`privacy`), [`jobs::notice`] (what an owner is told by mail) and [`seed_accounts`] (demo data). They may read
-//! `accounts` in joins; only functions of this domain write it.
+//! [`AuthService::log_in_by_passkey`], [`challenged_account`], [`reauthenticated`] and [`require_live_session`] (`passkeys`),
+//! [`delete`], [`restore`] and [`forget_failures`] (`privacy`), [`jobs::notice`] (what an owner is told by mail) and
+//! [`seed_accounts`] (demo data). They may read `accounts` in joins; only functions of this domain write it.
 
 mod administration;
 mod challenge;
@@ -58,7 +58,7 @@ pub use deletion::{delete, forget_failures, restore};
 pub use login::Opened;
 pub use model::states::state_by_name;
 pub use names::display_name;
-pub use passkey_login::{challenged_account, lock_second_factor, reauthenticated};
+pub use passkey_login::{challenged_account, lock_second_factor, reauthenticated, require_live_session};
 pub use personal_data::PERSONAL_DATA;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};

@@ -32,7 +32,7 @@ pub struct Account {
     state: String,
     pub token_version: i32,
     pub created_at: DateTime<Utc>,
-    /// Whether a login needs a code.
+    /// Whether a login by password needs a second factor.
     pub two_factor: bool,
 }
 
@@ -94,7 +94,7 @@ impl Account {
         Ok(accounts::table.find(id).select(columns).for_no_key_update().first(conn).await.optional()?)
     }
 
-    /// Notes whether a login needs a code. False when there is no such account.
+    /// Notes whether a login by password needs a second factor. False when there is no such account.
     pub async fn set_two_factor(conn: &mut Conn, id: Uuid, enabled: bool, now: DateTime<Utc>) -> Result<bool, Error> {
         let values = (accounts::two_factor.eq(enabled), accounts::updated_at.eq(now));
         Ok(diesel::update(accounts::table.find(id)).set(values).execute(conn).await? == 1)

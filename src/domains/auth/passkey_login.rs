@@ -15,7 +15,7 @@ use crate::domains::two_factor::{Proof, missing};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
-use crate::kernel::error::Error;
+use crate::kernel::error::{Error, Reason};
 use crate::proto::rialto::auth::v1::VerifyTwoFactorRequest;
 
 impl AuthService {
@@ -75,6 +75,13 @@ pub async fn challenged_account(app: &App, token: &str, client: &Client) -> Resu
 pub async fn reauthenticated(conn: &mut Conn, caller: &Caller, now: DateTime<Utc>) -> Result<DateTime<Utc>, Error> {
     Session::reauthenticated(conn, caller.session_id, now).await?;
     Ok(now + RECENT)
+}
+
+/// Refuses a caller whose session has ended since the call was authenticated. For what outlives a session, under the lock of
+/// [`lock_second_factor`].
+pub async fn require_live_session(conn: &mut Conn, caller: &Caller, now: DateTime<Utc>) -> Result<(), Error> {
+    let proof = Session::last_proof(conn, caller.session_id, now).await?;
+    proof.map(drop).ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))
 }
 
 /// Locks an account until the transaction ends; returns whether it has a second factor. Whoever changes second factors and

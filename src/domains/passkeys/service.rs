@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use diesel_async::AsyncConnection;
 use tonic::{Request, Response, Status};
-use webauthn_rs::prelude::{
-    CredentialID, Passkey as Credential, PasskeyRegistration, RegisterPublicKeyCredential, WebauthnError,
-};
+use webauthn_rs::prelude::{Passkey as Credential, PasskeyRegistration, RegisterPublicKeyCredential, WebauthnError};
 
 use super::assertion::{Assertion, Begun, remember};
 use super::model::{Ceremony, Passkey, Purpose};
@@ -59,8 +57,8 @@ impl PasskeyService {
         let webauthn = relying_party(&self.app.config)?;
         let account = self.sessions.account(caller).await?;
         let mut conn = self.app.db.get().await?;
-        let known: Vec<CredentialID> =
-            Passkey::of(&mut conn, account.id).await?.into_iter().map(|passkey| passkey.credential_id.into()).collect();
+        let known =
+            Passkey::of(&mut conn, account.id).await?.into_iter().map(|passkey| passkey.credential_id).collect();
         let begun = webauthn.start_passkey_registration(account.id, &account.email, &account.display_name, Some(known));
         let (challenge, state) = begun.map_err(|error| Error::internal("a WebAuthn challenge", error))?;
         let mut options = wire::json(&challenge.public_key)?;
@@ -93,6 +91,8 @@ impl PasskeyService {
         let backup_codes = conn
             .transaction(async |conn| {
                 let had = auth::lock_second_factor(conn, caller.account_id).await?;
+                // A passkey outlives the session. Whoever has just reset the password has ended it.
+                auth::require_live_session(conn, caller, now).await?;
                 if Passkey::count(conn, caller.account_id).await? >= MOST {
                     return Err(Error::new(
                         Reason::PasskeyLimitReached,

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use diesel::sql_types::Uuid as SqlUuid;
 use diesel_async::{AsyncConnection, RunQueryDsl};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::jobs::{self, Notice};
@@ -28,15 +29,18 @@ pub async fn delete_account(app: &App, sessions: &Sessions, by: &Caller, id: Uui
     let pseudonym = uuid::Builder::from_random_bytes(app.rng.bytes()?).into_uuid();
     let by_owner = by.account_id == id;
     let mut conn = app.db.get().await?;
-    conn.transaction(async |conn| {
+    let deleted = conn.transaction(async |conn| {
         let state_before = auth::delete(conn, by, id, now).await?;
+        let noted = json!({ "state": state_before });
         let erasure = Erasure { account_id: id, pseudonym, state_before, by_owner, requested_at: now, erase_at };
         erasure.insert(conn).await?;
         jobs::erase(app, id)?.at(erase_at).enqueue(conn).await?;
-        jobs::notice(app, id, Notice::Deleted)?.enqueue(conn).await
-    })
-    .await?;
+        jobs::notice(app, id, Notice::Deleted)?.enqueue(conn).await?;
+        Ok::<_, Error>(noted)
+    });
+    let before = deleted.await?;
     drop(conn);
+    by.trail.changed(Some(before), Some(json!({ "state": "deleted" })));
     sessions.changed(id).await;
     crate::kernel::jobs::wake(app).await;
     Ok(erase_at)
@@ -69,17 +73,19 @@ pub async fn restore(app: &App, sessions: &Sessions, by: &Caller, id: Uuid) -> R
     by.trail.about(Target::Account(id));
     let now = app.clock.now();
     let mut conn = app.db.get().await?;
-    conn.transaction(async |conn| {
+    let restored = conn.transaction(async |conn| {
         auth::may_act_on(conn, by, id, now).await?;
         let not_found = || Error::not_found("deleted account");
         let erasure = Erasure::of(conn, id, now).await?.ok_or_else(not_found)?;
         if !erasure.cancel(conn, now).await? {
             return Err(not_found());
         }
-        restored(app, conn, &erasure).await
-    })
-    .await?;
+        restored(app, conn, &erasure).await?;
+        Ok(json!({ "state": erasure.state_before }))
+    });
+    let after = restored.await?;
     drop(conn);
+    by.trail.changed(Some(json!({ "state": "deleted" })), Some(after));
     announce(app, sessions, id).await;
     Ok(())
 }

@@ -16,6 +16,9 @@ use super::authenticator::text;
 use super::{Authenticator, Ceremony, fate, finish_login, log_in, register, register_with, world};
 use crate::harness::{Answer, Node, User, refusal};
 
+/// What an authenticator does that it should not.
+type Lie = Box<dyn Fn(&mut Authenticator)>;
+
 async fn me(node: &Node, tokens: &Value) -> String {
     let me = node.rest(Method::GET, "/v1/auth/me", tokens["accessToken"].as_str(), None).await.ok();
     me["id"].as_str().unwrap().to_owned()
@@ -90,7 +93,7 @@ async fn what_the_accounts_passkey_has_not_signed_here_and_now_opens_nothing() {
         assert_eq!(answer.fields(), ["credential"], "{what}");
     };
 
-    let lies: [(&str, Box<dyn Fn(&mut Authenticator)>); 8] = [
+    let lies: [(&str, Lie); 8] = [
         ("another origin", Box::new(|key| key.origin = "https://evil.test".into())),
         ("a subdomain that is not listed", Box::new(|key| key.origin = "https://a.app.example.com".into())),
         ("another party", Box::new(|key| key.rp_id = "evil.test".into())),
