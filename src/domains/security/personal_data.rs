@@ -24,7 +24,10 @@ pub const PERSONAL_DATA: Part = Part {
                     WHERE subject = 'account:' || $1::text ORDER BY id",
         },
     ],
-    left_out: &[("security_alert_changes", "how the alerts of alerts.json came about, for those who watch them")],
+    left_out: &[
+        ("security_alert_changes", "how the alerts of alerts.json came about, for those who watch them"),
+        ("security_sequence", "the number of the newest of these changes"),
+    ],
     erase: &[
         "DELETE FROM security_events WHERE id IN ( \
              SELECT id FROM security_events WHERE subject = 'account:' || $1::text LIMIT 5000)",
