@@ -4,6 +4,8 @@ mod support;
 
 use http::Request;
 use http_body_util::Full;
+use prost_reflect::DescriptorPool;
+use rialto_gateway::openapi::{Info, document};
 use rialto_gateway::{Builder, Gateway};
 use serde_json::json;
 use support::websocket::Server;
@@ -109,6 +111,19 @@ async fn a_oneof_is_set_by_one_of_path_query_and_body() {
     }
     assert_eq!(f.get("/v1/7/by?n.name=a").await.json(), json!({ "id": 7, "n": { "name": "a" } }));
     assert_eq!(f.call("PUT", "/v1/sub?n.name=a", r#"{"id":1}"#).await.status, 200);
+}
+
+#[test]
+fn what_the_path_excludes_is_not_among_the_parameters_of_the_document() {
+    let pool = DescriptorPool::decode(compile_text(PROTO).as_slice()).expect("descriptors");
+    let document = document(&pool, &Info::default(), |_, _| {});
+    let names = |path: &str| -> Vec<String> {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().expect("parameters");
+        parameters.iter().filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect()
+    };
+    assert!(names("/v1/get").contains(&"name".to_owned()));
+    assert!(names("/v1/{id}/by").contains(&"s".to_owned()));
+    assert!(!names("/v1/{id}/by").contains(&"name".to_owned()));
 }
 
 #[tokio::test]

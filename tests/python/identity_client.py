@@ -92,6 +92,7 @@ def an_account_is_rejected_with_a_reason():
 @checks
 def who_registers_a_known_address_learns_nothing_and_its_owner_hears_of_it():
     ann = approved("ann")
+    log_in(ann["login"])
     again = {"email": ann["login"]["email"], "password": NEW_PASSWORD}
     account = auth.Register(pb.RegisterRequest(**again, display_name="Mallory"), **ANYBODY).account
     expect_equal((account.id, account.state), ("", pb.ACCOUNT_STATE_UNVERIFIED))

@@ -103,6 +103,12 @@ def before_call(context, case, kwargs):
     if "/v1/passkeys/" in label and isinstance(case.body, dict) and "name" in case.body:
         # Not blank.
         case.body["name"] = "schemathesis"
+    if label == "POST /v1/auth/register":
+        # No invisible characters.
+        case.body["displayName"] = "Somebody"
+    if label == "POST /v1/auth/accounts/{accountId}/reject":
+        # Not blank.
+        case.body["reason"] = "because"
     if label.startswith("POST /v1/auth/refresh"):
         # Only a browser's cookie makes up for it.
         case.body = {"refreshToken": "unknown"}
@@ -142,6 +148,8 @@ def before_call(context, case, kwargs):
     # Nobody blocks oneself, and the other one stays.
     if label in ["POST /v1/users/{userId}/block", "DELETE /v1/users/{userId}"]:
         ids["userId"] = NOBODY
+    if label == "POST /v1/twofa/accounts/{accountId}/reset":
+        ids["accountId"] = NOBODY
 
 
 @schemathesis.hook

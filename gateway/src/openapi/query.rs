@@ -4,7 +4,7 @@ use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use serde_json::{Value, json};
 
 use super::described;
-use super::schema::Schemas;
+use super::schema::{Schemas, real_oneof};
 use super::types::{self, Form};
 
 /// Messages inside messages are followed so deep. The gateway takes a hundred levels, which would make a long list.
@@ -41,6 +41,16 @@ impl Query<'_> {
             let name = format!("{names}{}", field.name());
             let json_name = format!("{json_names}{}", field.json_name());
             if self.bound.contains(&name) || self.bound.contains(&json_name) {
+                continue;
+            }
+            // Another member of the oneof is bound: this one would be refused.
+            let rival = |f: FieldDescriptor| {
+                let is_bound = |bound: &String| {
+                    *bound == format!("{names}{}", f.name()) || *bound == format!("{json_names}{}", f.json_name())
+                };
+                f.number() != field.number() && self.bound.iter().any(is_bound)
+            };
+            if real_oneof(&field).is_some_and(|oneof| oneof.fields().any(rival)) {
                 continue;
             }
             match field.kind().as_message().filter(|m| !types::is_text(m)) {
