@@ -12,7 +12,14 @@ const INTERVAL: Duration = Duration::from_secs(600);
 
 /// Works until the server stops.
 pub async fn run(app: App) {
-    tokio::join!(periodic(&app), jobs::run(app.clone(), handlers()));
+    let periodic = async {
+        tokio::select! {
+            // Each step waits for a database that is away; together they would hold up the stop.
+            () = app.stopping.cancelled() => {}
+            () = periodic(&app) => {}
+        }
+    };
+    tokio::join!(periodic, jobs::run(app.clone(), handlers()));
 }
 
 /// Who does the jobs of which kind: each domain adds its own.
@@ -76,9 +83,6 @@ async fn periodic(app: &App) {
             Ok(keys) => tracing::info!(keys, "deleted old idempotency keys"),
             Err(error) => tracing::warn!(%error, "old idempotency keys can't be deleted"),
         }
-        tokio::select! {
-            () = app.stopping.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
