@@ -31,7 +31,7 @@ async fn post(node: &Node, path: &str, body: Value) -> Answer {
 async fn ask(node: &Node, smtp: &mut Smtp, user: &User, new: &str) -> (Message, Message) {
     user.post(node, CHANGE, json!({ "newEmail": new })).await.ok();
     let (first, second) = (smtp.next().await, smtp.next().await);
-    if first.to == new { (first, second) } else { (second, first) }
+    if first.to.eq_ignore_ascii_case(new) { (first, second) } else { (second, first) }
 }
 
 async fn log_in(node: &Node, email: &str, password: &str) -> Answer {
