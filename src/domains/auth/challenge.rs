@@ -5,9 +5,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::model::hash;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::rng::hash_token;
 use crate::schema::login_challenges;
 
 /// After so many a challenge is void.
@@ -27,14 +27,14 @@ pub struct Challenge {
 impl Challenge {
     /// Inserts it.
     pub async fn insert(&self, conn: &mut Conn, token: &str, expires_at: DateTime<Utc>) -> Result<(), Error> {
-        let key = (login_challenges::hash.eq(hash(token)), login_challenges::expires_at.eq(expires_at));
+        let key = (login_challenges::hash.eq(hash_token(token)), login_challenges::expires_at.eq(expires_at));
         diesel::insert_into(login_challenges::table).values((self, key)).execute(conn).await?;
         Ok(())
     }
 
     /// Counts an attempt, before anybody looks whether it is right; refuses it when the challenge is void.
     pub async fn attempt(conn: &mut Conn, token: &str, now: DateTime<Utc>) -> Result<Self, Error> {
-        let key = hash(token);
+        let key = hash_token(token);
         let live = login_challenges::table
             .find(&key)
             .filter(login_challenges::attempts.lt(MAX_ATTEMPTS))
@@ -60,7 +60,7 @@ impl Challenge {
     /// One that can still be answered, without counting an attempt.
     pub async fn find(conn: &mut Conn, token: &str, now: DateTime<Utc>) -> Result<Self, Error> {
         let live = login_challenges::table
-            .find(hash(token))
+            .find(hash_token(token))
             .filter(login_challenges::attempts.lt(MAX_ATTEMPTS))
             .filter(login_challenges::expires_at.gt(now));
         live.select(Self::as_select()).first(conn).await.optional()?.ok_or_else(Self::void)
@@ -68,7 +68,7 @@ impl Challenge {
 
     /// Uses it up. Of two at the same instant one is refused.
     pub async fn delete(conn: &mut Conn, token: &str) -> Result<(), Error> {
-        let deleted = diesel::delete(login_challenges::table.find(hash(token))).execute(conn).await?;
+        let deleted = diesel::delete(login_challenges::table.find(hash_token(token))).execute(conn).await?;
         if deleted == 1 { Ok(()) } else { Err(Self::void()) }
     }
 

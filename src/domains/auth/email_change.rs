@@ -91,7 +91,7 @@ impl AuthService {
             return Err(expired_token());
         }
         // A password that nobody knows.
-        let hash = self.passwords.hash(self.random_token()?).await?;
+        let hash = self.passwords.hash(self.app.rng.token()?).await?;
         let mut conn = self.app.db.get().await?;
         conn.transaction(async |conn| {
             let (account, _) = Account::lock(conn, undo.account_id).await?.ok_or_else(invalid_token)?;
@@ -131,7 +131,7 @@ pub async fn send_confirmation(app: &App, job: Uuid, account_id: Uuid) -> Result
         if Account::by_email(&mut conn, &change.new_email).await?.is_some() {
             mails::address_taken(&app.config.server, &change.new_email)
         } else {
-            let (token, seconds) = (jobs::token(app)?, app.config.auth.email_change_token_seconds);
+            let (token, seconds) = (app.rng.token()?, app.config.auth.email_change_token_seconds);
             change.set_token(&mut conn, &token, app.clock.now() + Duration::seconds(seconds.into())).await?;
             mails::confirm_email(&app.config.server, &account, &change.new_email, &token, seconds)
         }
@@ -145,7 +145,7 @@ pub async fn send_undo(app: &App, job: Uuid, undo_id: Uuid) -> Result<(), Failur
         let mut conn = app.db.get().await?;
         let Some(undo) = EmailUndo::by_id(&mut conn, undo_id).await? else { return Ok(()) };
         let Some(account) = Account::by_id(&mut conn, undo.account_id).await? else { return Ok(()) };
-        let token = jobs::token(app)?;
+        let token = app.rng.token()?;
         undo.set_token(&mut conn, &token).await?;
         mails::undo_email(&app.config.server, &account, &undo.email, &token, &day(undo.expires_at))
     };

@@ -2,8 +2,6 @@
 //!
 //! A handler that mails a token makes it: a token is never in a job. When it runs twice, the second mail has the good one.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -132,7 +130,7 @@ async fn send_verification(app: &App, job: Uuid, registration: Option<Registrati
         if Account::by_email(&mut conn, &registration.email).await?.is_some() {
             mails::address_taken(&app.config.server, &registration.email)
         } else {
-            let (token, seconds) = (token(app)?, app.config.auth.verification_token_seconds);
+            let (token, seconds) = (app.rng.token()?, app.config.auth.verification_token_seconds);
             let expires_at = app.clock.now() + Duration::seconds(i64::from(seconds));
             Registration::set_token(&mut conn, registration.id, &token, expires_at).await?;
             mails::verification(&app.config.server, &registration, &token, seconds)
@@ -148,7 +146,7 @@ async fn send_reset(app: &App, job: Uuid, email: &str) -> Result<(), Failure> {
         if !matches!(account.state(), AccountState::Active | AccountState::Pending) {
             return Ok(());
         }
-        let (token, seconds) = (token(app)?, app.config.auth.reset_token_seconds);
+        let (token, seconds) = (app.rng.token()?, app.config.auth.reset_token_seconds);
         let expires_at = app.clock.now() + Duration::seconds(i64::from(seconds));
         PasswordReset::replace(&mut conn, account.id, &token, expires_at).await?;
         mails::reset_password(&app.config.server, &account, &token, seconds)
@@ -168,10 +166,6 @@ async fn send_notice(app: &App, job: Uuid, about: ToAccount) -> Result<(), Failu
 
 pub(super) async fn send(app: &App, job: Uuid, mail: Mail) -> Result<(), Failure> {
     app.mail.send(job, app.clock.now(), &mail).await
-}
-
-pub(super) fn token(app: &App) -> Result<String, Error> {
-    Ok(URL_SAFE_NO_PAD.encode(app.rng.bytes::<32>()?))
 }
 
 /// Forgets sessions that ended long ago, with their tokens; returns how many.

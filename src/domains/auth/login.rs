@@ -4,8 +4,6 @@
 //! the lock of the account, with what it says then: a password that was changed, a suspension, a second factor that was
 //! enabled meanwhile count.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Duration, Utc};
 use diesel_async::AsyncConnection;
 use sha2::{Digest, Sha256};
@@ -85,7 +83,7 @@ impl AuthService {
                 if !account.two_factor {
                     return self.open_session(conn, &account, &request.device_token, client).await.map(Begun::Session);
                 }
-                let token = self.random_token()?;
+                let token = self.app.rng.token()?;
                 let challenge = Challenge {
                     account_id: account.id,
                     credentials: credentials(&account, &hash),
@@ -220,7 +218,7 @@ impl AuthService {
             address: client.address,
             reauthenticated_at: Some(now),
         };
-        let refresh = self.random_token()?;
+        let refresh = self.app.rng.token()?;
         let ended_others = self.make_room(conn, account.id, now).await?;
         session.insert(conn).await?;
         RefreshToken::insert(conn, &refresh, session.id, now, session.expires_at).await?;
@@ -236,7 +234,7 @@ impl AuthService {
         if KnownDevice::seen(conn, id, token, now).await? {
             return Ok((token.to_owned(), false));
         }
-        let token = self.random_token()?;
+        let token = self.app.rng.token()?;
         let notify = KnownDevice::add(conn, id, &token, now).await?;
         if notify {
             let device = device(&session.user_agent);
@@ -279,11 +277,6 @@ impl AuthService {
         let (access, expires_in) = self.keys.issue(account.id, session, account.token_version, now)?;
         let expires_in = i32::try_from(expires_in).unwrap_or(i32::MAX);
         Ok(Tokens { access, refresh, expires_in, session_id: session, refresh_expires_in: (ends - now).num_seconds() })
-    }
-
-    /// 32 random bytes in base64url.
-    pub(super) fn random_token(&self) -> Result<String, Error> {
-        Ok(URL_SAFE_NO_PAD.encode(self.app.rng.bytes::<32>()?))
     }
 
     pub(super) fn lifetimes(&self) -> Lifetimes {

@@ -9,13 +9,13 @@ pub mod states;
 use chrono::{DateTime, Duration, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy;
+use crate::kernel::rng::hash_token;
 use crate::proto::rialto::policy::v1::Role;
 use crate::schema::{accounts, refresh_tokens, sessions};
 
@@ -333,7 +333,7 @@ impl RefreshToken {
         now: DateTime<Utc>,
         expires_at: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let row = Self { hash: hash(token), session_id, created_at: now, expires_at, used_at: None };
+        let row = Self { hash: hash_token(token), session_id, created_at: now, expires_at, used_at: None };
         diesel::insert_into(refresh_tokens::table).values(&row).execute(conn).await?;
         Ok(())
     }
@@ -351,7 +351,7 @@ impl RefreshToken {
     pub async fn session(conn: &mut Conn, token: &str) -> Result<Option<Session>, Error> {
         let session = refresh_tokens::table
             .inner_join(sessions::table)
-            .filter(refresh_tokens::hash.eq(hash(token)))
+            .filter(refresh_tokens::hash.eq(hash_token(token)))
             .select(Session::as_select())
             .first(conn)
             .await;
@@ -370,7 +370,7 @@ impl RefreshToken {
     ) -> Result<Exchange, Error> {
         // The row lock makes two clients with the same token come one after the other: the second finds it used.
         let found = refresh_tokens::table
-            .find(hash(old))
+            .find(hash_token(old))
             .select(Self::as_select())
             .for_update()
             .first(conn)
@@ -393,7 +393,7 @@ impl RefreshToken {
         if !session.is_live(now) || !account.is_active() {
             return Ok(Exchange::Ended);
         }
-        diesel::update(refresh_tokens::table.find(hash(old)))
+        diesel::update(refresh_tokens::table.find(hash_token(old)))
             .set(refresh_tokens::used_at.eq(now))
             .execute(conn)
             .await?;
@@ -402,9 +402,4 @@ impl RefreshToken {
         Session::extend(conn, session.id, now, expires_at).await?;
         Ok(Exchange::Renewed(Box::new(account), Session { expires_at, ..session }))
     }
-}
-
-/// A token as it is stored. It is 32 random bytes, so a fast hash without salt is enough.
-pub fn hash(token: &str) -> Vec<u8> {
-    Sha256::digest(token.as_bytes()).to_vec()
 }

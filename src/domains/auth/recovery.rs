@@ -84,7 +84,7 @@ impl AuthService {
         let (account, old) = attempt.judge(self.verify_current(caller, current_password).await).await?;
         let known = [account.email.clone(), account.display_name.clone()];
         let hash = self.passwords.hash_new("new_password", new_password, known).await?;
-        let (now, refresh) = (self.app.clock.now(), self.random_token()?);
+        let (now, refresh) = (self.app.clock.now(), self.app.rng.token()?);
         let mut conn = self.app.db.get().await?;
         let (changed, ends) = conn
             .transaction(async |conn| {

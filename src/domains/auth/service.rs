@@ -94,7 +94,7 @@ impl AuthService {
     /// The tokens that a refresh token is exchanged for, and whose they are. Used again within `tolerance`, the token is
     /// refused, and the session goes on.
     pub(super) async fn renew(&self, old: &str, tolerance: Option<Duration>) -> Result<(Uuid, Tokens), Error> {
-        let new = self.random_token()?;
+        let new = self.app.rng.token()?;
         let (now, lifetimes) = (self.app.clock.now(), self.lifetimes());
         let mut conn = self.app.db.get().await?;
         let exchange = conn

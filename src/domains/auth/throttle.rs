@@ -22,11 +22,12 @@ use self::budgets::{Answer, Budget, Counted, Outcome, Schedule};
 use self::notice::{Guessed, Locked, Owner};
 use super::client::Client;
 use super::model::device::KnownDevice;
-use super::model::{Account, Session, fold_email, hash};
+use super::model::{Account, Session, fold_email};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::rates;
+use crate::kernel::rng::hash_token;
 use crate::kernel::security::{Event, Kind};
 
 pub use notice::handlers;
@@ -118,7 +119,7 @@ impl Throttle {
     ) -> Result<Attempt, Error> {
         let config = &self.app.config.auth.throttle;
         if let Some(token) = known_device {
-            let key = device_key(guessed, &hash(token));
+            let key = device_key(guessed, &hash_token(token));
             let budget = Budget { key, field: "device".into(), schedule: Schedule::device(config) };
             return self.begin(guessed, owner, vec![budget], None).await;
         }

@@ -1,7 +1,5 @@
 //! What an authenticator signs to prove its user (WebAuthn Level 3, section 7.2).
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost_types::Struct;
 use uuid::Uuid;
 use webauthn_rs::prelude::{
@@ -88,7 +86,7 @@ pub async fn remember(
     purpose: Purpose<'_>,
     state: serde_json::Value,
 ) -> Result<String, Error> {
-    let token = URL_SAFE_NO_PAD.encode(app.rng.bytes::<32>()?);
+    let token = app.rng.token()?;
     Ceremony::new(&token, &purpose, state, app.clock.now() + PATIENCE).insert(conn).await?;
     Ok(token)
 }

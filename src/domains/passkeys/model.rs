@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::rng::hash_token;
 use crate::schema::{passkey_ceremonies, passkeys};
 
 /// A passkey.
@@ -119,7 +120,7 @@ pub struct Ceremony {
 impl Ceremony {
     /// One that waits until then.
     pub fn new(token: &str, purpose: &Purpose<'_>, state: Value, expires_at: DateTime<Utc>) -> Self {
-        Self { hash: hash(token), binding: purpose.binding(), state, expires_at }
+        Self { hash: hash_token(token), binding: purpose.binding(), state, expires_at }
     }
 
     /// Inserts it.
@@ -132,7 +133,7 @@ impl Ceremony {
     /// up either.
     pub async fn take(conn: &mut Conn, token: &str, purpose: &Purpose<'_>, now: DateTime<Utc>) -> Result<Value, Error> {
         let own = passkey_ceremonies::table
-            .find(hash(token))
+            .find(hash_token(token))
             .filter(passkey_ceremonies::binding.eq(purpose.binding()))
             .filter(passkey_ceremonies::expires_at.gt(now));
         let state = diesel::delete(own).returning(passkey_ceremonies::state).get_result(conn).await.optional()?;
@@ -145,8 +146,4 @@ impl Ceremony {
         let expired = passkey_ceremonies::table.filter(passkey_ceremonies::expires_at.lt(now));
         Ok(diesel::delete(expired).execute(conn).await?)
     }
-}
-
-fn hash(token: &str) -> Vec<u8> {
-    Sha256::digest(token.as_bytes()).to_vec()
 }

@@ -1,7 +1,5 @@
 //! Background work of privacy: archives, erasures, and the mails about them.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -82,7 +80,7 @@ async fn send_notice(app: &App, job: Uuid, about: ToAccount) -> Result<(), Failu
             Notice::Deleted => {
                 let Some(erasure) = Erasure::of(&mut conn, id, now).await? else { return Ok(()) };
                 let token = if erasure.by_owner {
-                    let token = URL_SAFE_NO_PAD.encode(app.rng.bytes::<32>()?);
+                    let token = app.rng.token()?;
                     Erasure::set_token(&mut conn, id, &token).await?;
                     Some(token)
                 } else {

@@ -4,21 +4,16 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Integer, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::kernel::rng::hash_token;
 use crate::schema::{accounts, erasures, export_chunks, exports};
 
 const WAITING: &str = "waiting";
 const RUNNING: &str = "running";
 const READY: &str = "ready";
-
-/// A token as it is stored. It is 32 random bytes, so a fast hash without salt is enough.
-fn hash(token: &str) -> Vec<u8> {
-    Sha256::digest(token.as_bytes()).to_vec()
-}
 
 /// Whom a mail is for: address and name.
 pub async fn recipient(conn: &mut Conn, account_id: Uuid) -> Result<Option<(String, String)>, Error> {
@@ -188,14 +183,14 @@ impl Erasure {
 
     /// By the token that was mailed to cancel it.
     pub async fn by_token(conn: &mut Conn, token: &str) -> Result<Option<Self>, Error> {
-        let found = erasures::table.filter(erasures::token_hash.eq(hash(token))).select(Self::as_select());
+        let found = erasures::table.filter(erasures::token_hash.eq(hash_token(token))).select(Self::as_select());
         Ok(found.first(conn).await.optional()?)
     }
 
     /// Gives it a token to cancel it; the one that it had is void.
     pub async fn set_token(conn: &mut Conn, account_id: Uuid, token: &str) -> Result<(), Error> {
         let erasure = erasures::table.find(account_id);
-        diesel::update(erasure).set(erasures::token_hash.eq(hash(token))).execute(conn).await?;
+        diesel::update(erasure).set(erasures::token_hash.eq(hash_token(token))).execute(conn).await?;
         Ok(())
     }
 

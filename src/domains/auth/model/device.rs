@@ -5,9 +5,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::hash;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::kernel::rng::hash_token;
 use crate::schema::{accounts, known_devices};
 
 /// An account knows so many; beyond them the one that was seen longest ago is forgotten.
@@ -25,7 +25,7 @@ pub struct KnownDevice {
 impl KnownDevice {
     /// Whether an account knows the device that has this token.
     pub async fn is_known(conn: &mut Conn, account_id: Uuid, token: &str) -> Result<bool, Error> {
-        let known = diesel::dsl::exists(known_devices::table.find((account_id, hash(token))));
+        let known = diesel::dsl::exists(known_devices::table.find((account_id, hash_token(token))));
         Ok(diesel::select(known).get_result(conn).await?)
     }
 
@@ -34,7 +34,7 @@ impl KnownDevice {
         let of_account = known_devices::table
             .inner_join(accounts::table)
             .filter(accounts::email.eq(email))
-            .filter(known_devices::token_hash.eq(hash(token)));
+            .filter(known_devices::token_hash.eq(hash_token(token)));
         Ok(diesel::select(diesel::dsl::exists(of_account)).get_result(conn).await?)
     }
 
@@ -46,7 +46,7 @@ impl KnownDevice {
 
     /// Notes that a known device was seen; false when it is not known.
     pub async fn seen(conn: &mut Conn, account_id: Uuid, token: &str, now: DateTime<Utc>) -> Result<bool, Error> {
-        let known = diesel::update(known_devices::table.find((account_id, hash(token))));
+        let known = diesel::update(known_devices::table.find((account_id, hash_token(token))));
         Ok(known.set(known_devices::last_seen_at.eq(now)).execute(conn).await? == 1)
     }
 
@@ -61,7 +61,7 @@ impl KnownDevice {
         let forgotten = known.split_off(known.len().min(KNOWN - 1));
         let of_account = known_devices::table.filter(known_devices::account_id.eq(account_id));
         diesel::delete(of_account.filter(known_devices::token_hash.eq_any(forgotten))).execute(conn).await?;
-        let row = Self { account_id, token_hash: hash(token), last_seen_at: now };
+        let row = Self { account_id, token_hash: hash_token(token), last_seen_at: now };
         diesel::insert_into(known_devices::table).values(&row).execute(conn).await?;
         Ok(knew_any)
     }

@@ -5,9 +5,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::hash;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::kernel::rng::hash_token;
 use crate::schema::{email_changes, email_undos};
 
 /// The address that an account is to have. There is at most one.
@@ -51,7 +51,7 @@ impl EmailChange {
     pub async fn set_token(&self, conn: &mut Conn, token: &str, expires_at: DateTime<Utc>) -> Result<(), Error> {
         let this = email_changes::table.find(self.account_id).filter(email_changes::created_at.eq(self.created_at));
         diesel::update(this)
-            .set((email_changes::token_hash.eq(hash(token)), email_changes::token_expires_at.eq(expires_at)))
+            .set((email_changes::token_hash.eq(hash_token(token)), email_changes::token_expires_at.eq(expires_at)))
             .execute(conn)
             .await?;
         Ok(())
@@ -59,13 +59,14 @@ impl EmailChange {
 
     /// By the token that was mailed for it.
     pub async fn by_token(conn: &mut Conn, token: &str) -> Result<Option<Self>, Error> {
-        let found = email_changes::table.filter(email_changes::token_hash.eq(hash(token))).select(Self::as_select());
+        let found =
+            email_changes::table.filter(email_changes::token_hash.eq(hash_token(token))).select(Self::as_select());
         Ok(found.first(conn).await.optional()?)
     }
 
     /// Uses the token up; false when somebody else was faster.
     pub async fn take(conn: &mut Conn, token: &str) -> Result<bool, Error> {
-        let taken = diesel::delete(email_changes::table.filter(email_changes::token_hash.eq(hash(token))));
+        let taken = diesel::delete(email_changes::table.filter(email_changes::token_hash.eq(hash_token(token))));
         Ok(taken.execute(conn).await? == 1)
     }
 
@@ -112,20 +113,20 @@ impl EmailUndo {
     /// Gives it a token; the one that it had is void.
     pub async fn set_token(&self, conn: &mut Conn, token: &str) -> Result<(), Error> {
         let this = email_undos::table.find(self.id);
-        diesel::update(this).set(email_undos::token_hash.eq(hash(token))).execute(conn).await?;
+        diesel::update(this).set(email_undos::token_hash.eq(hash_token(token))).execute(conn).await?;
         Ok(())
     }
 
     /// By the token that was mailed for it.
     pub async fn by_token(conn: &mut Conn, token: &str) -> Result<Option<Self>, Error> {
-        let found = email_undos::table.filter(email_undos::token_hash.eq(hash(token))).select(Self::as_select());
+        let found = email_undos::table.filter(email_undos::token_hash.eq(hash_token(token))).select(Self::as_select());
         Ok(found.first(conn).await.optional()?)
     }
 
     /// Uses the token up; false when somebody else was faster. Those of addresses that came later are void too: whoever
     /// took the account away has one of them.
     pub async fn take(&self, conn: &mut Conn, token: &str) -> Result<bool, Error> {
-        let taken = diesel::delete(email_undos::table.filter(email_undos::token_hash.eq(hash(token))));
+        let taken = diesel::delete(email_undos::table.filter(email_undos::token_hash.eq(hash_token(token))));
         if taken.execute(conn).await? == 0 {
             return Ok(false);
         }

@@ -5,9 +5,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::hash;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::kernel::rng::hash_token;
 use crate::schema::registrations;
 
 /// A registration. There may be several for an address.
@@ -46,7 +46,7 @@ impl Registration {
     /// By the token that was mailed for it, locked: of two who use the token at once, the second finds nothing.
     pub async fn by_token(conn: &mut Conn, token: &str) -> Result<Option<Self>, Error> {
         let locked = registrations::table
-            .filter(registrations::token_hash.eq(hash(token)))
+            .filter(registrations::token_hash.eq(hash_token(token)))
             .select(Self::as_select())
             .for_update();
         Ok(locked.first(conn).await.optional()?)
@@ -55,7 +55,7 @@ impl Registration {
     /// Gives it a token; the one that it had is void.
     pub async fn set_token(conn: &mut Conn, id: Uuid, token: &str, expires_at: DateTime<Utc>) -> Result<(), Error> {
         diesel::update(registrations::table.find(id))
-            .set((registrations::token_hash.eq(hash(token)), registrations::token_expires_at.eq(expires_at)))
+            .set((registrations::token_hash.eq(hash_token(token)), registrations::token_expires_at.eq(expires_at)))
             .execute(conn)
             .await?;
         Ok(())

@@ -5,9 +5,10 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Account, hash};
+use super::Account;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::kernel::rng::hash_token;
 use crate::schema::{accounts, password_resets};
 
 /// The token of an account, as it is stored: its hash. An account has at most one.
@@ -22,7 +23,7 @@ pub struct PasswordReset {
 impl PasswordReset {
     /// Stores the hash of a token in place of the one before.
     pub async fn replace(conn: &mut Conn, id: Uuid, token: &str, expires_at: DateTime<Utc>) -> Result<(), Error> {
-        let row = Self { account_id: id, token_hash: hash(token), expires_at };
+        let row = Self { account_id: id, token_hash: hash_token(token), expires_at };
         diesel::insert_into(password_resets::table)
             .values(&row)
             .on_conflict(password_resets::account_id)
@@ -37,7 +38,7 @@ impl PasswordReset {
     pub async fn by_token(conn: &mut Conn, token: &str) -> Result<Option<(Self, Account)>, Error> {
         let row = password_resets::table
             .inner_join(accounts::table)
-            .filter(password_resets::token_hash.eq(hash(token)))
+            .filter(password_resets::token_hash.eq(hash_token(token)))
             .select((Self::as_select(), Account::as_select()))
             .first(conn)
             .await;
@@ -46,7 +47,7 @@ impl PasswordReset {
 
     /// Uses the token up; false when somebody else was faster.
     pub async fn take(conn: &mut Conn, token: &str) -> Result<bool, Error> {
-        let taken = diesel::delete(password_resets::table.filter(password_resets::token_hash.eq(hash(token))));
+        let taken = diesel::delete(password_resets::table.filter(password_resets::token_hash.eq(hash_token(token))));
         Ok(taken.execute(conn).await? == 1)
     }
 
