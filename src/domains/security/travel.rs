@@ -41,7 +41,8 @@ pub async fn find(
         let before = known.len();
         let mut at = now;
         for (network, seen_at) in networks {
-            if known.insert(network.clone()) {
+            // What waited in this node for longer than the window is the past.
+            if *seen_at > since && known.insert(network.clone()) {
                 at = *seen_at;
             }
         }
