@@ -1,8 +1,21 @@
 //! Which domain passkeys belong to, and whose pages may ask for them.
 
+use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Url;
 
-use super::{Config, Passkeys};
+use super::Config;
+
+/// Passkeys.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Passkeys {
+    /// The domain that passkeys belong to (WebAuthn's RP ID), such as `example.com`. When it changes, all passkeys are lost.
+    /// Empty takes the host of the first of `origins`.
+    pub rp_id: String,
+    /// Whose pages may ask for passkeys: `https://` and the domain or a subdomain of it, `http://localhost` (with any port),
+    /// or an Android app (`android:apk-key-hash:…`). Empty takes `server.public_url`.
+    pub origins: Vec<String>,
+}
 
 /// A WebAuthn relying party (WebAuthn Level 3, section 4).
 #[derive(Debug, PartialEq)]
