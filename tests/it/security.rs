@@ -1,37 +1,23 @@
 //! Security events, the alerts that they raise, and who is told.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+mod notices;
+mod streams;
+
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use diesel_async::SimpleAsyncConnection;
 use futures_util::future::join_all;
 use reqwest::Method;
-use rialto::dev::services::PrivateRedis;
 use rialto::domains::security::jobs;
-use rialto::kernel::config::{Severity, Threshold};
-use rialto::kernel::secret::Secret;
+use rialto::kernel::config::Threshold;
 use rialto::proto::rialto::security::v1::security_service_client::SecurityServiceClient;
-use rialto::proto::rialto::security::v1::watch_alerts_response::Change;
 use rialto::proto::rialto::security::v1::{
-    AlertState, EventKind, GetAlertRequest, ListAlertsRequest, ListEventsRequest, ResolveAlertRequest,
-    WatchAlertsRequest, WatchAlertsResponse, subject,
+    AlertState, EventKind, GetAlertRequest, ListAlertsRequest, ListEventsRequest, ResolveAlertRequest, subject,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tonic::{Code, Streaming};
+use tonic::Code;
 use uuid::Uuid;
 
-use crate::harness::{Answer, Authorized, Bearer, Event, Events, Node, User, World, eventually, number, refusal, soon};
-use crate::smtp::Smtp;
+use crate::harness::{Answer, Authorized, Bearer, Node, User, World, eventually, number, refusal};
 
 const EVENTS: &str = "/v1/security/events";
 const ALERTS: &str = "/v1/security/alerts";
@@ -262,201 +248,6 @@ async fn a_resolved_alert_stays_as_it_is_and_what_follows_raises_another() {
     // Who decided is in the audit log.
     let audited = "audit_log WHERE method LIKE '%SecurityService/ResolveAlert' AND grpc_code = 0";
     assert_eq!(world.count(audited).await, 1);
-}
-
-/// What listens for webhooks, and how it answers them.
-struct Receiver {
-    address: SocketAddr,
-    answers: Arc<Mutex<VecDeque<StatusCode>>>,
-    calls: mpsc::UnboundedReceiver<(Uri, HeaderMap, String)>,
-}
-
-type Shared = (Arc<Mutex<VecDeque<StatusCode>>>, mpsc::UnboundedSender<(Uri, HeaderMap, String)>);
-
-impl Receiver {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, calls) = mpsc::unbounded_channel();
-        let answers: Arc<Mutex<VecDeque<_>>> = Arc::default();
-        async fn take(State((answers, calls)): State<Shared>, uri: Uri, headers: HeaderMap, body: String) -> Response {
-            let _ = calls.send((uri, headers, body));
-            let status = answers.lock().unwrap().pop_front().unwrap_or(StatusCode::NO_CONTENT);
-            (status, [("location", "/elsewhere")]).into_response()
-        }
-        let router = axum::Router::new().fallback(take).with_state((Arc::clone(&answers), sender));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, answers, calls }
-    }
-
-    /// The next call, whose signature must be good.
-    async fn next(&mut self) -> (String, Value) {
-        let (uri, headers, body) = soon(self.calls.recv()).await.unwrap();
-        assert_eq!(uri.path(), "/hook");
-        let header = |name: &str| headers[name].to_str().unwrap();
-        let signed = format!("{}.{}.{body}", header("webhook-id"), header("webhook-timestamp"));
-        let signature = STANDARD.decode(header("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
-        hmac::verify(&key, signed.as_bytes(), &signature).unwrap();
-        assert_eq!(header("content-type"), "application/json");
-        (header("webhook-id").into(), serde_json::from_str(&body).unwrap())
-    }
-}
-
-fn hook(world: &mut World, address: SocketAddr) {
-    world.config.security.webhook_url = format!("http://{address}/hook");
-    world.config.security.webhook_secret = Secret::new(format!("whsec_{}", STANDARD.encode([7; 32])));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_is_told_once_of_each_escalation_also_when_it_was_down() {
-    let (mut world, mut receiver) = (world().await, Receiver::start().await);
-    hook(&mut world, receiver.address);
-    let node = world.node().await;
-    let (admin, ann) = (world.administrator(&node, "admin").await, node.user("ann").await);
-    // A redirect is no success and is not followed; an error neither.
-    receiver.answers.lock().unwrap().extend([StatusCode::TEMPORARY_REDIRECT, StatusCode::SERVICE_UNAVAILABLE]);
-    node.work();
-    fail_to_log_in(&node, &ann.email, 3).await;
-    let (first_id, first) = receiver.next().await;
-    for attempt in 1..=2 {
-        let failed = format!(
-            "jobs WHERE kind = 'security.webhook' AND attempts = {attempt} AND last_error IS NOT NULL \
-                              AND locked_until IS NULL"
-        );
-        eventually(async || world.count(&failed).await == 1).await;
-        world.clock.advance(MINUTE);
-        let (id, again) = receiver.next().await;
-        assert_eq!((&id, &again), (&first_id, &first));
-    }
-    let alert = alert(&node, &admin, 3).await;
-    assert_eq!((&first["type"], &first["data"]["severity"]), (&json!("security.alert.raised"), &json!("low")));
-    assert_eq!((&first["data"]["id"], &first["data"]["kind"]), (&alert["id"], &json!("login_failed")));
-    assert_eq!(first["data"]["subject"], format!("account:{}", ann.id));
-    assert_eq!(first["data"]["count"], 3);
-    eventually(async || world.count("jobs WHERE kind = 'security.webhook'").await == 0).await;
-
-    fail_to_log_in(&node, &ann.email, 1).await;
-    eventually_stored(&world, "login_failed", 4).await;
-    fail_to_log_in(&node, &ann.email, 1).await;
-    let (id, second) = receiver.next().await;
-    assert_ne!(id, first_id);
-    assert_eq!((&second["type"], &second["data"]["severity"]), (&json!("security.alert.escalated"), &json!("medium")));
-    assert_eq!(second["data"]["id"], first["data"]["id"]);
-    eventually(async || world.count("jobs WHERE kind = 'security.webhook'").await == 0).await;
-    assert!(receiver.calls.is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mail_goes_to_each_address_from_the_configured_severity_on() {
-    let (mut world, mut smtp) = (world().await, Smtp::start().await);
-    world.config.mail = smtp.config();
-    world.config.server.public_url = "https://app.example.com".into();
-    world.config.security.mail_to = vec!["one@example.net".into(), "two@example.net".into()];
-    world.config.security.mail_severity = Severity::Medium;
-    let node = world.node().await;
-    let (admin, ann) = (world.administrator(&node, "admin").await, node.user("ann").await);
-    fail_to_log_in(&node, &ann.email, 3).await;
-    let alert = alert(&node, &admin, 3).await;
-    assert_eq!(world.count("jobs WHERE kind = 'security.mail'").await, 0);
-    node.work();
-    fail_to_log_in(&node, &ann.email, 2).await;
-    let mails = [smtp.next().await, smtp.next().await];
-    let mut to = mails.each_ref().map(|mail| mail.to.as_str());
-    to.sort_unstable();
-    assert_eq!(to, ["one@example.net", "two@example.net"]);
-    for mail in mails {
-        assert!(mail.text.contains("Subject: Security alert (medium): failed logins"), "{}", mail.text);
-        assert!(mail.text.contains(&format!("5 so far, about account:{}", ann.id)), "{}", mail.text);
-        let link = format!("https://app.example.com/security/alerts/{}", alert["id"].as_str().unwrap());
-        assert!(mail.text.contains(&link), "{}", mail.text);
-    }
-    eventually(async || world.count("jobs WHERE kind = 'security.mail'").await == 0).await;
-    assert!(smtp.is_empty());
-}
-
-async fn watch(node: &Node, user: &User, after_seq: Option<i64>) -> Streaming<WatchAlertsResponse> {
-    client(node, user).watch_alerts(WatchAlertsRequest { after_seq }).await.unwrap().into_inner()
-}
-
-async fn next(stream: &mut Streaming<WatchAlertsResponse>) -> (i64, &'static str, i64) {
-    let change = soon(stream.message()).await.unwrap().unwrap();
-    let (name, alert) = match change.change.unwrap() {
-        Change::Raised(alert) => ("raised", alert),
-        Change::Escalated(alert) => ("escalated", alert),
-        Change::Acknowledged(alert) => ("acknowledged", alert),
-        Change::Resolved(alert) => ("resolved", alert),
-    };
-    (change.seq, name, alert.count)
-}
-
-async fn events(node: &Node, user: &User, last_event_id: Option<&str>) -> Events {
-    Events::open_path(node, user, CHANGES, last_event_id).await
-}
-
-fn told(event: Option<Event>) -> (String, String) {
-    let event = event.expect("the stream has ended");
-    (event.id, event.name)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_watches_alerts_and_comes_back_gets_exactly_what_was_missed_on_any_node() {
-    let world = world().await;
-    let (one, two) = (world.node().await, world.node().await);
-    let (admin, ann) = (world.administrator(&one, "admin").await, one.user("ann").await);
-    let (mut on_one, mut on_two) = (watch(&one, &admin, None).await, events(&two, &admin, None).await);
-    fail_to_log_in(&one, &ann.email, 3).await;
-    assert_eq!(next(&mut on_one).await, (1, "raised", 3));
-    let raised = on_two.next().await.unwrap();
-    assert_eq!((raised.id.as_str(), raised.name.as_str()), ("1", "raised"));
-    assert_eq!(raised.data["raised"]["subject"]["accountId"], ann.id);
-    drop((on_one, on_two));
-
-    let alert = alert(&one, &admin, 3).await;
-    decide(&one, &admin, &alert, "acknowledge", "").await.ok();
-    fail_to_log_in(&two, &ann.email, 2).await;
-    eventually(async || world.count("security_alert_changes").await == 3).await;
-    let (mut on_two, mut on_one) = (watch(&two, &admin, Some(1)).await, events(&one, &admin, Some("1")).await);
-    let mut from_the_start = watch(&two, &admin, Some(0)).await;
-    assert_eq!(next(&mut from_the_start).await, (1, "raised", 3));
-    for expected in [(2, "acknowledged", 3), (3, "escalated", 5)] {
-        assert_eq!(next(&mut on_two).await, expected);
-        assert_eq!(next(&mut from_the_start).await, expected);
-        assert_eq!(told(on_one.next().await), (expected.0.to_string(), expected.1.into()));
-    }
-    decide(&two, &admin, &alert, "resolve", "").await.ok();
-    assert_eq!(next(&mut on_two).await, (4, "resolved", 5));
-    assert_eq!(told(on_one.next().await), ("4".into(), "resolved".into()));
-
-    let beyond = client(&one, &admin).watch_alerts(WatchAlertsRequest { after_seq: Some(5) }).await;
-    assert_eq!(refusal(beyond), (Code::InvalidArgument, "VALIDATION_ERROR".into()));
-    // Part of it is forgotten: who would miss something is told so.
-    world.database().await.batch_execute("DELETE FROM security_alert_changes WHERE seq <= 2").await.unwrap();
-    let forgotten = client(&one, &admin).watch_alerts(WatchAlertsRequest { after_seq: Some(1) }).await;
-    assert_eq!(refusal(forgotten), (Code::OutOfRange, "CHANGES_FORGOTTEN".into()));
-    assert_eq!(next(&mut watch(&one, &admin, Some(2)).await).await, (3, "escalated", 5));
-    assert_eq!(next(&mut watch(&one, &admin, Some(0)).await).await, (3, "escalated", 5));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_redis_events_are_written_alerts_raised_and_streams_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let redis = PrivateRedis::start(folder.path()).unwrap();
-    let mut world = World::on(&std::env::var("RIALTO_DATABASE__URL").unwrap(), redis.url()).await;
-    strict(&mut world);
-    let (one, two) = (world.node().await, world.node().await);
-    let (admin, ann) = (world.administrator(&one, "admin").await, one.user("ann").await);
-    let mut stream = watch(&two, &admin, None).await;
-    redis.kill();
-    for node in [&one, &two] {
-        eventually(async || !node.server.app.bus.is_up()).await;
-    }
-    // Without it nobody tries passwords, and sessions go on.
-    for _ in 0..3 {
-        ann.get(&one, "/v1/roles").await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
-    }
-    assert_eq!(next(&mut stream).await, (1, "raised", 3));
-    assert_eq!(alert(&two, &admin, 3).await["severity"], "SEVERITY_LOW");
 }
 
 #[tokio::test(flavor = "multi_thread")]
