@@ -185,7 +185,9 @@ fn value_checks(field: &FieldDescriptor, rules: Option<&DynamicMessage>, name: &
             ("string", "email" | "uuid") if value.as_bool() == Some(true) => {
                 format!("out.{}({name}, value); ", rule.name())
             }
-            ("int32" | "int64", "gte") => format!("out.gte({name}, i64::from(value), {}); ", number(value)?),
+            ("int32" | "int64", rule @ ("gte" | "lte")) => {
+                format!("out.{rule}({name}, i64::from(value), {}); ", number(value)?)
+            }
             ("enum", "defined_only") if value.as_bool() == Some(true) => {
                 format!("out.defined_only({name}, {}::try_from(value).is_ok()); ", enum_type(field)?)
             }

@@ -119,6 +119,10 @@ impl Violations {
     fn gte(&mut self, at: Segment, value: i64, min: i64) {
         self.check(at, value >= min, || format!("must be at least {min}"));
     }
+
+    fn lte(&mut self, at: Segment, value: i64, max: i64) {
+        self.check(at, value <= max, || format!("must be at most {max}"));
+    }
 }
 
 /// The address syntax of the HTML standard ("valid e-mail address"), which is what `buf.validate` means.
