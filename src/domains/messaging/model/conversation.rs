@@ -1,0 +1,153 @@
+//! Rows and SQL of conversations, members and messages.
+
+use chrono::{DateTime, Utc};
+use diesel::helper_types::InnerJoinQuerySource;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use crate::kernel::abilities::{Condition, Predicate, Scope};
+use crate::kernel::caller::Caller;
+use crate::kernel::db::Conn;
+use crate::kernel::error::{Error, Reason};
+use crate::schema::{conversation_members, conversations, messages};
+
+/// A conversation.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = conversations, check_for_backend(Pg), treat_none_as_default_value = false)]
+pub struct Conversation {
+    pub id: Uuid,
+    pub title: String,
+    /// `None` when that account was erased.
+    pub created_by: Option<Uuid>,
+    pub created_at: DateTime<Utc>,
+    pub active_at: DateTime<Utc>,
+    pub last_seq: i64,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = conversation_members)]
+struct Member {
+    conversation_id: Uuid,
+    account_id: Uuid,
+    joined_at: DateTime<Utc>,
+}
+
+/// Whose conversations a query may see: those that the account is a member of and its scope names.
+#[derive(Clone, Copy)]
+pub struct Visible<'a> {
+    account_id: Uuid,
+    scope: &'a Scope,
+}
+
+impl<'a> Visible<'a> {
+    /// To somebody who reads. An error if that is nothing at all.
+    pub fn to(caller: &'a Caller) -> Result<Self, Error> {
+        Ok(Self { account_id: caller.account_id, scope: caller.scope("conversations:read")? })
+    }
+
+    /// What the scope adds to membership, if anything.
+    fn predicate(&self) -> Option<Predicate<InnerJoinQuerySource<conversations::table, conversation_members::table>>> {
+        let account_id = self.account_id;
+        let predicate = || {
+            self.scope.predicate(|condition| match condition {
+                Condition::Own => Box::new(conversations::created_by.is_not_distinct_from(Some(account_id))),
+                Condition::Member => Box::new(conversation_members::account_id.eq(account_id)),
+                // The contract names no other field.
+                Condition::Equals { value, .. } => Box::new(conversations::title.eq(value.to_string())),
+            })
+        };
+        (!self.scope.is_all()).then(predicate)
+    }
+}
+
+impl Conversation {
+    /// One without messages.
+    pub fn new(id: Uuid, title: &str, created_by: Uuid, now: DateTime<Utc>) -> Self {
+        Self { id, title: title.to_owned(), created_by: Some(created_by), created_at: now, active_at: now, last_seq: 0 }
+    }
+
+    /// Inserts it with its members.
+    pub async fn insert(&self, conn: &mut Conn, members: &[Uuid]) -> Result<(), Error> {
+        diesel::insert_into(conversations::table).values(self).execute(conn).await?;
+        let member = |account_id: &Uuid| Member {
+            conversation_id: self.id,
+            account_id: *account_id,
+            joined_at: self.created_at,
+        };
+        let rows: Vec<_> = members.iter().map(member).collect();
+        diesel::insert_into(conversation_members::table).values(rows).execute(conn).await?;
+        Ok(())
+    }
+
+    /// The conversation, if the reader may see it.
+    pub async fn of_member(conn: &mut Conn, id: Uuid, reader: Visible<'_>) -> Result<Self, Error> {
+        let mut query = conversations::table
+            .inner_join(conversation_members::table)
+            .filter(conversations::id.eq(id))
+            .filter(conversation_members::account_id.eq(reader.account_id))
+            .select(Self::as_select())
+            .into_boxed();
+        if let Some(predicate) = reader.predicate() {
+            query = query.filter(predicate);
+        }
+        query.first(conn).await.optional()?.ok_or_else(|| Error::not_found("conversation"))
+    }
+
+    /// The conversations that the reader may see, the most recently active first, after one with that activity and id.
+    pub async fn list(
+        conn: &mut Conn,
+        reader: Visible<'_>,
+        after: Option<(DateTime<Utc>, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<Self>, Error> {
+        let mut query = conversations::table
+            .inner_join(conversation_members::table)
+            .filter(conversation_members::account_id.eq(reader.account_id))
+            .order((conversations::active_at.desc(), conversations::id.desc()))
+            .limit(limit)
+            .select(Self::as_select())
+            .into_boxed();
+        if let Some((active_at, id)) = after {
+            let same_time = conversations::active_at.eq(active_at).and(conversations::id.lt(id));
+            query = query.filter(conversations::active_at.lt(active_at).or(same_time));
+        }
+        if let Some(predicate) = reader.predicate() {
+            query = query.filter(predicate);
+        }
+        Ok(query.load(conn).await?)
+    }
+
+    /// The members of these conversations, as pairs of conversation and account.
+    pub async fn members(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        let members = conversation_members::table
+            .filter(conversation_members::conversation_id.eq_any(ids))
+            .order((conversation_members::conversation_id, conversation_members::account_id))
+            .select((conversation_members::conversation_id, conversation_members::account_id));
+        Ok(members.load(conn).await?)
+    }
+
+    /// Those of these accounts that are in a conversation with this one.
+    pub async fn contacts(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let (mine, theirs) = diesel::alias!(conversation_members as mine, conversation_members as theirs);
+        let shared = mine.filter(mine.field(conversation_members::account_id).eq(account_id)).filter(
+            mine.field(conversation_members::conversation_id).eq(theirs.field(conversation_members::conversation_id)),
+        );
+        let contacts = theirs
+            .filter(theirs.field(conversation_members::account_id).eq_any(among))
+            .filter(diesel::dsl::exists(shared))
+            .select(theirs.field(conversation_members::account_id))
+            .distinct();
+        Ok(contacts.load(conn).await?)
+    }
+
+    /// The number of the newest message of each of these conversations.
+    pub async fn heads(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, i64)>, Error> {
+        let heads = conversations::table.filter(conversations::id.eq_any(ids));
+        Ok(heads.select((conversations::id, conversations::last_seq)).load(conn).await?)
+    }
+}
+
