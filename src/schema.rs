@@ -80,6 +80,15 @@ diesel::table! {
         created_at -> Timestamptz,
         active_at -> Timestamptz,
         last_seq -> BigInt,
+        kind -> Text,
+        avatar_url -> Text,
+        encrypted -> Bool,
+        disappear_seconds -> Nullable<Integer>,
+        retention_days -> Nullable<Integer>,
+        message_count -> BigInt,
+        last_message_seq -> BigInt,
+        last_message_at -> Nullable<Timestamptz>,
+        truncated_seq -> BigInt,
     }
 }
 
@@ -88,18 +97,64 @@ diesel::table! {
         conversation_id -> Uuid,
         account_id -> Uuid,
         joined_at -> Timestamptz,
+        role -> Text,
+        left_at -> Nullable<Timestamptz>,
+        silenced_until -> Nullable<Timestamptz>,
+        muted_until -> Nullable<Timestamptz>,
+        archived -> Bool,
+        pinned_at -> Nullable<Timestamptz>,
+        delivered_seq -> BigInt,
+        read_seq -> BigInt,
+        read_count -> BigInt,
     }
 }
 
 diesel::table! {
-    messages (conversation_id, seq) {
+    direct_conversations (low, high) {
+        low -> Uuid,
+        high -> Uuid,
+        conversation_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    messages (conversation_id, seq, created_at) {
         conversation_id -> Uuid,
         seq -> BigInt,
+        created_at -> Timestamptz,
         id -> Uuid,
         sender_id -> Uuid,
         client_message_id -> Text,
+        ordinal -> BigInt,
         text -> Text,
+        details -> Nullable<Binary>,
+        edited_at -> Nullable<Timestamptz>,
+        deleted_at -> Nullable<Timestamptz>,
+        expires_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    conversation_events (conversation_id, seq, created_at) {
+        conversation_id -> Uuid,
+        seq -> BigInt,
         created_at -> Timestamptz,
+        event -> Binary,
+    }
+}
+
+diesel::table! {
+    message_keys (key) {
+        key -> Uuid,
+        seq -> BigInt,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    message_partitions (starts_at) {
+        starts_at -> Timestamptz,
+        ends_at -> Timestamptz,
     }
 }
 
@@ -391,7 +446,6 @@ diesel::joinable!(sessions -> accounts (account_id));
 diesel::joinable!(password_resets -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
 diesel::joinable!(conversation_members -> conversations (conversation_id));
-diesel::joinable!(messages -> conversations (conversation_id));
 diesel::joinable!(known_devices -> accounts (account_id));
 diesel::allow_tables_to_appear_in_same_query!(accounts, password_resets, sessions, refresh_tokens);
 diesel::allow_tables_to_appear_in_same_query!(accounts, known_devices);
