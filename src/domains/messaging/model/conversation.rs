@@ -1,19 +1,17 @@
-//! Rows and SQL of conversations, members and messages.
+//! Conversations and their members as they are stored.
 
 use chrono::{DateTime, Utc};
 use diesel::helper_types::InnerJoinQuerySource;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use crate::kernel::abilities::{Condition, Predicate, Scope};
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
-use crate::kernel::error::{Error, Reason};
-use crate::schema::{conversation_members, conversations, messages};
+use crate::kernel::error::Error;
+use crate::schema::{conversation_members, conversations, direct_conversations};
 
 /// A conversation.
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
@@ -26,15 +24,43 @@ pub struct Conversation {
     pub created_at: DateTime<Utc>,
     pub active_at: DateTime<Utc>,
     pub last_seq: i64,
+    pub kind: String,
+    pub avatar_url: String,
+    pub encrypted: bool,
+    pub disappear_seconds: Option<i32>,
+    pub retention_days: Option<i32>,
+    pub message_count: i64,
+    pub last_message_seq: i64,
+    pub last_message_at: Option<DateTime<Utc>>,
+    pub truncated_seq: i64,
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = conversation_members)]
-struct Member {
-    conversation_id: Uuid,
-    account_id: Uuid,
-    joined_at: DateTime<Utc>,
+/// A member, or somebody who was one.
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = conversation_members, check_for_backend(Pg), treat_none_as_default_value = false)]
+pub struct Member {
+    pub conversation_id: Uuid,
+    pub account_id: Uuid,
+    pub joined_at: DateTime<Utc>,
+    pub role: String,
+    pub left_at: Option<DateTime<Utc>>,
+    pub silenced_until: Option<DateTime<Utc>>,
+    pub muted_until: Option<DateTime<Utc>>,
+    pub archived: bool,
+    pub pinned_at: Option<DateTime<Utc>>,
+    pub delivered_seq: i64,
+    pub read_seq: i64,
+    pub read_count: i64,
 }
+
+/// What `conversations.kind` holds.
+pub const DIRECT: &str = "direct";
+pub const GROUP: &str = "group";
+
+/// What `conversation_members.role` holds.
+pub const OWNER: &str = "owner";
+pub const ADMIN: &str = "admin";
+pub const MEMBER: &str = "member";
 
 /// Whose conversations a query may see: those that the account is a member of and its scope names.
 #[derive(Clone, Copy)]
