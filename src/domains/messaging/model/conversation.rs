@@ -62,6 +62,34 @@ pub const OWNER: &str = "owner";
 pub const ADMIN: &str = "admin";
 pub const MEMBER: &str = "member";
 
+impl Member {
+    /// One who has just come.
+    pub fn new(conversation_id: Uuid, account_id: Uuid, role: &str, now: DateTime<Utc>) -> Self {
+        Self {
+            conversation_id,
+            account_id,
+            joined_at: now,
+            role: role.to_owned(),
+            left_at: None,
+            silenced_until: None,
+            muted_until: None,
+            archived: false,
+            pinned_at: None,
+            delivered_seq: 0,
+            read_seq: 0,
+            read_count: 0,
+        }
+    }
+}
+
+/// A conversation's place in the list of its member.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub pinned: bool,
+    pub active_at: DateTime<Utc>,
+    pub id: Uuid,
+}
+
 /// Whose conversations a query may see: those that the account is a member of and its scope names.
 #[derive(Clone, Copy)]
 pub struct Visible<'a> {
@@ -92,30 +120,70 @@ impl<'a> Visible<'a> {
 
 impl Conversation {
     /// One without messages.
-    pub fn new(id: Uuid, title: &str, created_by: Uuid, now: DateTime<Utc>) -> Self {
-        Self { id, title: title.to_owned(), created_by: Some(created_by), created_at: now, active_at: now, last_seq: 0 }
+    pub fn new(id: Uuid, kind: &str, title: &str, created_by: Uuid, now: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            title: title.to_owned(),
+            created_by: Some(created_by),
+            created_at: now,
+            active_at: now,
+            last_seq: 0,
+            kind: kind.to_owned(),
+            avatar_url: String::new(),
+            encrypted: false,
+            disappear_seconds: None,
+            retention_days: None,
+            message_count: 0,
+            last_message_seq: 0,
+            last_message_at: None,
+            truncated_seq: 0,
+        }
     }
 
-    /// Inserts it with its members.
+    /// Inserts it with its members, of whom its creator owns a group.
     pub async fn insert(&self, conn: &mut Conn, members: &[Uuid]) -> Result<(), Error> {
         diesel::insert_into(conversations::table).values(self).execute(conn).await?;
-        let member = |account_id: &Uuid| Member {
-            conversation_id: self.id,
-            account_id: *account_id,
-            joined_at: self.created_at,
-        };
-        let rows: Vec<_> = members.iter().map(member).collect();
+        let role = |account: Uuid| if self.kind == GROUP && self.created_by == Some(account) { OWNER } else { MEMBER };
+        let rows: Vec<_> =
+            members.iter().map(|account| Member::new(self.id, *account, role(*account), self.created_at)).collect();
         diesel::insert_into(conversation_members::table).values(rows).execute(conn).await?;
         Ok(())
     }
 
-    /// The conversation, if the reader may see it.
-    pub async fn of_member(conn: &mut Conn, id: Uuid, reader: Visible<'_>) -> Result<Self, Error> {
+    /// The conversation of two accounts, made of `self` if there is none, to be called in a transaction. Of several who make
+    /// it at once one does, and the others get that one.
+    pub async fn insert_direct(&self, conn: &mut Conn, members: [Uuid; 2]) -> Result<Uuid, Error> {
+        let [low, high] = if members[0] < members[1] { members } else { [members[1], members[0]] };
+        // First itself: the pair refers to it.
+        diesel::insert_into(conversations::table).values(self).execute(conn).await?;
+        let pair = (
+            direct_conversations::low.eq(low),
+            direct_conversations::high.eq(high),
+            direct_conversations::conversation_id.eq(self.id),
+        );
+        let inserted = diesel::insert_into(direct_conversations::table)
+            .values(pair)
+            .on_conflict_do_nothing()
+            .execute(conn)
+            .await?;
+        if inserted == 0 {
+            diesel::delete(conversations::table.find(self.id)).execute(conn).await?;
+            let pair = direct_conversations::table.find((low, high)).select(direct_conversations::conversation_id);
+            return Ok(pair.first(conn).await?);
+        }
+        let rows = members.map(|account| Member::new(self.id, account, MEMBER, self.created_at));
+        diesel::insert_into(conversation_members::table).values(rows.to_vec()).execute(conn).await?;
+        Ok(self.id)
+    }
+
+    /// The conversation and the reader's membership, if the reader may see it.
+    pub async fn of_member(conn: &mut Conn, id: Uuid, reader: Visible<'_>) -> Result<(Self, Member), Error> {
         let mut query = conversations::table
             .inner_join(conversation_members::table)
             .filter(conversations::id.eq(id))
             .filter(conversation_members::account_id.eq(reader.account_id))
-            .select(Self::as_select())
+            .filter(conversation_members::left_at.is_null())
+            .select((Self::as_select(), Member::as_select()))
             .into_boxed();
         if let Some(predicate) = reader.predicate() {
             query = query.filter(predicate);
@@ -123,23 +191,29 @@ impl Conversation {
         query.first(conn).await.optional()?.ok_or_else(|| Error::not_found("conversation"))
     }
 
-    /// The conversations that the reader may see, the most recently active first, after one with that activity and id.
+    /// The conversations that the reader may see with its memberships: the pinned ones first, then the most recently active;
+    /// after one of that place.
     pub async fn list(
         conn: &mut Conn,
         reader: Visible<'_>,
-        after: Option<(DateTime<Utc>, Uuid)>,
+        archived: bool,
+        after: Option<Place>,
         limit: i64,
-    ) -> Result<Vec<Self>, Error> {
+    ) -> Result<Vec<(Self, Member)>, Error> {
+        let pinned = conversation_members::pinned_at.is_not_null();
         let mut query = conversations::table
             .inner_join(conversation_members::table)
             .filter(conversation_members::account_id.eq(reader.account_id))
-            .order((conversations::active_at.desc(), conversations::id.desc()))
+            .filter(conversation_members::left_at.is_null())
+            .filter(conversation_members::archived.eq(archived))
+            .order((pinned.desc(), conversations::active_at.desc(), conversations::id.desc()))
             .limit(limit)
-            .select(Self::as_select())
+            .select((Self::as_select(), Member::as_select()))
             .into_boxed();
-        if let Some((active_at, id)) = after {
+        if let Some(Place { pinned: was_pinned, active_at, id }) = after {
             let same_time = conversations::active_at.eq(active_at).and(conversations::id.lt(id));
-            query = query.filter(conversations::active_at.lt(active_at).or(same_time));
+            let later = pinned.eq(was_pinned).and(conversations::active_at.lt(active_at).or(same_time));
+            query = query.filter(later.or(pinned.lt(was_pinned)));
         }
         if let Some(predicate) = reader.predicate() {
             query = query.filter(predicate);
@@ -151,6 +225,7 @@ impl Conversation {
     pub async fn members(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, Error> {
         let members = conversation_members::table
             .filter(conversation_members::conversation_id.eq_any(ids))
+            .filter(conversation_members::left_at.is_null())
             .order((conversation_members::conversation_id, conversation_members::account_id))
             .select((conversation_members::conversation_id, conversation_members::account_id));
         Ok(members.load(conn).await?)
