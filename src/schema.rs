@@ -88,7 +88,6 @@ diesel::table! {
         message_count -> BigInt,
         last_message_seq -> BigInt,
         last_message_at -> Nullable<Timestamptz>,
-        truncated_seq -> BigInt,
     }
 }
 

@@ -22,4 +22,4 @@ ALTER TABLE conversation_members
     DROP COLUMN pinned_at, DROP COLUMN delivered_seq, DROP COLUMN read_seq, DROP COLUMN read_count, RESET (fillfactor);
 ALTER TABLE conversations
     DROP COLUMN kind, DROP COLUMN avatar_url, DROP COLUMN encrypted, DROP COLUMN disappear_seconds, DROP COLUMN retention_days,
-    DROP COLUMN message_count, DROP COLUMN last_message_seq, DROP COLUMN last_message_at, DROP COLUMN truncated_seq;
+    DROP COLUMN message_count, DROP COLUMN last_message_seq, DROP COLUMN last_message_at;

@@ -15,9 +15,7 @@ ALTER TABLE conversations
     ADD COLUMN message_count bigint NOT NULL DEFAULT 0,
     -- Where the newest message is, so that a list of conversations finds it in one partition.
     ADD COLUMN last_message_seq bigint NOT NULL DEFAULT 0,
-    ADD COLUMN last_message_at timestamptz,
-    -- Events up to this one are no longer kept.
-    ADD COLUMN truncated_seq bigint NOT NULL DEFAULT 0;
+    ADD COLUMN last_message_at timestamptz;
 UPDATE conversations c SET message_count = last_seq, last_message_seq = last_seq,
     last_message_at = (SELECT max(created_at) FROM messages m WHERE m.conversation_id = c.id)
     WHERE last_seq > 0;

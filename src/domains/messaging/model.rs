@@ -2,8 +2,9 @@
 
 mod batch;
 mod conversation;
+pub mod event;
 mod message;
 
 pub use batch::NewMessage;
-pub use conversation::{Conversation, Visible};
+pub use conversation::{Conversation, DIRECT, GROUP, Member, OWNER, ADMIN, MEMBER, Place, Visible};
 pub use message::Message;

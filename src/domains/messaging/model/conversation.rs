@@ -32,7 +32,6 @@ pub struct Conversation {
     pub message_count: i64,
     pub last_message_seq: i64,
     pub last_message_at: Option<DateTime<Utc>>,
-    pub truncated_seq: i64,
 }
 
 /// A member, or somebody who was one.
@@ -136,7 +135,6 @@ impl Conversation {
             message_count: 0,
             last_message_seq: 0,
             last_message_at: None,
-            truncated_seq: 0,
         }
     }
 
