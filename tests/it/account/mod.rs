@@ -1,7 +1,7 @@
 //! Account streams: who hears what, and the streams that are open.
 
 mod connections;
-mod kinds;
+pub mod kinds;
 mod nodes;
 mod streams;
 
