@@ -72,16 +72,24 @@ impl<E: Event> Sequences<E> {
 
     /// Hands committed events, with their sequences, to this node's readers and the other nodes.
     pub async fn announce(&self, events: Vec<(Uuid, E)>) {
+        for (id, event) in &events {
+            self.publish(*id, event.clone());
+        }
+        self.tell_nodes(&events).await;
+    }
+
+    /// Hands a committed event to this node's readers.
+    pub fn publish(&self, id: Uuid, event: E) {
+        self.hub.publish(id, event.seq(), event);
+    }
+
+    /// Hands committed events to the other nodes. If that does not work, they find them by the heads.
+    pub async fn tell_nodes(&self, events: &[(Uuid, E)]) {
         if events.is_empty() {
             return;
         }
         let message = |(id, event): &(Uuid, E)| (self.hub.channel(*id), Bytes::from(event.encode_to_vec()));
-        let messages: Vec<_> = events.iter().map(message).collect();
-        for (id, event) in events {
-            self.hub.publish(id, event.seq(), event);
-        }
-        // They look at the heads by themselves.
-        if let Err(error) = self.bus.publish(messages).await {
+        if let Err(error) = self.bus.publish(events.iter().map(message)).await {
             tracing::debug!(%error, channel = E::CHANNEL, "the other nodes were not told of new events");
         }
     }

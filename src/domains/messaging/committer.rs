@@ -7,17 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::model::NewMessage;
+use super::model::{NewMessage, partitions};
 use crate::kernel::app::App;
+use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::hub::Hub;
-use crate::proto::rialto::messaging::v1::Message;
+use crate::kernel::sequence::Sequences;
+use crate::proto::rialto::messaging::v1::{Message, SubscribeResponse};
 
 const LANES: usize = 2;
 /// Messages that wait in a lane; more are refused.
@@ -40,18 +40,21 @@ struct Pending {
 
 struct Lane {
     app: App,
-    hub: Arc<Hub<Message>>,
-    announce: mpsc::Sender<(Uuid, Message)>,
+    sequences: Sequences<SubscribeResponse>,
+    announce: mpsc::Sender<(Uuid, SubscribeResponse)>,
+    /// Until when there are partitions.
+    partitioned_until: Option<DateTime<Utc>>,
 }
 
 impl Committer {
     /// Starts the lanes, which live as long as somebody may send.
-    pub fn start(app: &App, hub: &Arc<Hub<Message>>) -> Self {
+    pub fn start(app: &App, sequences: &Sequences<SubscribeResponse>) -> Self {
         let (announce, announced) = mpsc::channel(ANNOUNCED);
-        tokio::spawn(announce_to_nodes(app.clone(), Arc::clone(hub), announced));
+        tokio::spawn(announce_to_nodes(sequences.clone(), announced));
         let lane = |_| {
             let (sender, receiver) = mpsc::channel(WAITING);
-            let lane = Lane { app: app.clone(), hub: Arc::clone(hub), announce: announce.clone() };
+            let (sequences, announce) = (sequences.clone(), announce.clone());
+            let lane = Lane { app: app.clone(), sequences, announce, partitioned_until: None };
             tokio::spawn(lane.run(receiver));
             sender
         };
@@ -81,7 +84,7 @@ pub async fn answer(answered: oneshot::Receiver<Result<Message, Error>>) -> Resu
 }
 
 impl Lane {
-    async fn run(self, mut waiting: mpsc::Receiver<Pending>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Pending>) {
         let mut batch = Vec::with_capacity(BATCH);
         while waiting.recv_many(&mut batch, BATCH).await > 0 {
             let (new, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|pending| (pending.new, pending.answer)).unzip();
@@ -93,7 +96,7 @@ impl Lane {
     }
 
     /// Commits a batch; if that fails, each of its messages alone, so that one doesn't fail the others.
-    async fn commit(&self, new: Vec<NewMessage>) -> Vec<Result<Message, Error>> {
+    async fn commit(&mut self, new: Vec<NewMessage>) -> Vec<Result<Message, Error>> {
         let error = match self.transaction(&new).await {
             Ok(results) => return results,
             Err(error) => error,
@@ -109,32 +112,43 @@ impl Lane {
         results
     }
 
-    async fn transaction(&self, new: &[NewMessage]) -> Result<Vec<Result<Message, Error>>, Error> {
-        let now = self.app.clock.now();
-        let mut conn = self.app.db.get().await?;
+    async fn transaction(&mut self, new: &[NewMessage]) -> Result<Vec<Result<Message, Error>>, Error> {
+        let (app, now) = (self.app.clone(), self.app.clock.now());
+        let mut conn = app.db.get().await?;
+        self.make_partitions(&mut conn, now).await?;
         let rows = conn.transaction(async |conn| NewMessage::insert_batch(conn, new, now).await).await?;
         drop(conn);
         let results = rows.into_iter().zip(new).map(|(row, new)| {
             let row = row?;
-            let message = Message::from(&row);
             if row.id == new.id {
-                self.hub.publish(row.conversation_id, row.seq, message.clone());
+                let event = SubscribeResponse::from(&row);
+                self.sequences.publish(row.conversation_id, event.clone());
                 // A full queue is no loss: the other nodes look at the heads by themselves.
-                let _ = self.announce.try_send((row.conversation_id, message.clone()));
+                let _ = self.announce.try_send((row.conversation_id, event));
             }
-            Ok(message)
+            Ok(Message::from(&row))
         });
         Ok(results.collect())
+    }
+
+    /// Makes the next partitions before there are none.
+    async fn make_partitions(&mut self, conn: &mut Conn, now: DateTime<Utc>) -> Result<(), Error> {
+        if self.partitioned_until.is_none_or(|until| until <= now) {
+            let days = partitions::days(self.app.config.messaging.retention_days);
+            self.partitioned_until = Some(partitions::create(conn, now, days).await?);
+        }
+        Ok(())
     }
 }
 
 /// Tells the other nodes what was committed here, as many at a time as there are.
-async fn announce_to_nodes(app: App, hub: Arc<Hub<Message>>, mut committed: mpsc::Receiver<(Uuid, Message)>) {
+async fn announce_to_nodes(
+    sequences: Sequences<SubscribeResponse>,
+    mut committed: mpsc::Receiver<(Uuid, SubscribeResponse)>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while committed.recv_many(&mut batch, BATCH).await > 0 {
-        let messages = batch.drain(..).map(|(id, message)| (hub.channel(id), Bytes::from(message.encode_to_vec())));
-        if let Err(error) = app.bus.publish(messages).await {
-            tracing::debug!(%error, "the other nodes were not told of new messages");
-        }
+        sequences.tell_nodes(&batch).await;
+        batch.clear();
     }
 }

@@ -4,6 +4,7 @@ mod batch;
 mod conversation;
 pub mod event;
 mod message;
+pub mod partitions;
 
 pub use batch::NewMessage;
 pub use conversation::{Conversation, DIRECT, GROUP, Member, OWNER, ADMIN, MEMBER, Place, Visible};

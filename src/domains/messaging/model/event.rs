@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::message::Message;
 use crate::kernel::db::Conn;
-use crate::kernel::error::{Error, Reason};
+use crate::kernel::error::Error;
 use crate::proto::rialto::messaging::v1::SubscribeResponse;
-use crate::schema::{conversation_events, conversations};
+use crate::schema::{conversation_events, conversations, messages};
 
 /// An event as it is stored.
 #[derive(Queryable, Selectable, Insertable)]
@@ -23,7 +23,7 @@ struct Event {
     event: Vec<u8>,
 }
 
-/// What happened after `seq`, the oldest first, at most `limit`. An error if the next is no longer kept: numbers have no hole,
+/// What happened after `seq`, the oldest first, at most `limit`, up to the first that is no longer kept: numbers have no hole,
 /// so one that is missing is gone.
 pub async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Vec<SubscribeResponse>, Error> {
     let messages = Message::after(conn, id, seq, limit).await?;
@@ -41,17 +41,20 @@ pub async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Ve
         events.push(SubscribeResponse::decode(other.event.as_slice()).map_err(damaged)?);
     }
     events.sort_unstable_by_key(|event| event.seq);
-    events.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    match (seq + 1..).zip(&events).find(|(expected, event)| *expected != event.seq) {
-        None => Ok(events),
-        Some((_, oldest)) => Err(truncated(oldest.seq)),
-    }
+    let first = events.first().map_or(0, |event| event.seq);
+    let whole = (first..).zip(&events).take_while(|(expected, event)| *expected == event.seq).count();
+    events.truncate(whole.min(usize::try_from(limit).unwrap_or(usize::MAX)));
+    Ok(events)
 }
 
-/// The refusal of somebody who comes back for what is no longer kept.
-pub fn truncated(oldest_seq: i64) -> Error {
-    Error::new(Reason::HistoryTruncated, "what happened after that is no longer kept")
-        .with("oldest_seq", oldest_seq.to_string())
+/// The number of the oldest that is kept; `None` without any.
+pub async fn oldest(conn: &mut Conn, id: Uuid) -> Result<Option<i64>, Error> {
+    let message = messages::table.filter(messages::conversation_id.eq(id)).order(messages::seq.asc());
+    let message: Option<i64> = message.select(messages::seq).first(conn).await.optional()?;
+    let other = conversation_events::table.filter(conversation_events::conversation_id.eq(id));
+    let other = other.order(conversation_events::seq.asc()).select(conversation_events::seq);
+    let other: Option<i64> = other.first(conn).await.optional()?;
+    Ok(message.into_iter().chain(other).min())
 }
 
 /// Numbers and stores an event of a conversation whose row is locked; returns it with its number.
