@@ -3,6 +3,7 @@
 
 mod account;
 mod auth;
+mod messaging;
 mod passkeys;
 mod production;
 mod security;
@@ -20,6 +21,7 @@ use crate::kernel::secret::Secret;
 
 pub use account::Account;
 pub use auth::{Auth, Pepper, SigningKey};
+pub use messaging::Messaging;
 pub use passkeys::{Passkeys, RelyingParty};
 pub use security::{Security, Severity, Threshold, Thresholds};
 pub use throttle::Throttle;
@@ -44,6 +46,8 @@ pub struct Config {
     pub mail: Mail,
     /// Personal data.
     pub privacy: Privacy,
+    /// Conversations.
+    pub messaging: Messaging,
     /// Work that is done later.
     pub jobs: Jobs,
     /// The streams of accounts.

@@ -1,10 +1,14 @@
 //! Between rows and the contract.
 
+use prost::Message as _;
 use uuid::Uuid;
 
-use super::model;
+use super::model::{self, ADMIN, DIRECT, OWNER};
 use crate::kernel::wire::timestamp;
-use crate::proto::rialto::messaging::v1::{Conversation, Message, SubscribeResponse, subscribe_response};
+use crate::proto::rialto::messaging::v1::{
+    Conversation, ConversationKind, Member, MemberRole, Membership, Message, MessageDetails, SubscribeResponse,
+    subscribe_response,
+};
 
 impl From<&model::Message> for Message {
     fn from(message: &model::Message) -> Self {
@@ -16,17 +20,23 @@ impl From<&model::Message> for Message {
             client_message_id: message.client_message_id.clone(),
             text: message.text.clone(),
             created_at: Some(timestamp(message.created_at)),
+            edited_at: message.edited_at.map(timestamp),
+            deleted_at: message.deleted_at.map(timestamp),
+            expires_at: message.expires_at.map(timestamp),
+            // Written by this server; what it can't read it does not show.
+            details: message.details.as_deref().and_then(|details| MessageDetails::decode(details).ok()),
+            reactions: Vec::new(),
         }
     }
 }
 
-impl From<Message> for SubscribeResponse {
-    fn from(message: Message) -> Self {
-        Self { seq: message.seq, event: Some(subscribe_response::Event::Message(message)) }
+impl From<&model::Message> for SubscribeResponse {
+    fn from(message: &model::Message) -> Self {
+        Self { seq: message.seq, event: Some(subscribe_response::Event::Message(message.into())) }
     }
 }
 
-/// A conversation with its members.
+/// A conversation as its members see it alike.
 pub fn conversation(conversation: &model::Conversation, members: impl Iterator<Item = Uuid>) -> Conversation {
     Conversation {
         id: conversation.id.to_string(),
@@ -36,5 +46,64 @@ pub fn conversation(conversation: &model::Conversation, members: impl Iterator<I
         created_at: Some(timestamp(conversation.created_at)),
         active_at: Some(timestamp(conversation.active_at)),
         last_seq: conversation.last_seq,
+        kind: kind(&conversation.kind).into(),
+        avatar_url: conversation.avatar_url.clone(),
+        encrypted: conversation.encrypted,
+        disappear_after_seconds: conversation.disappear_seconds.unwrap_or_default(),
+        retention_days: conversation.retention_days.unwrap_or_default(),
+        last_message: None,
+        unread_count: 0,
+        membership: None,
+    }
+}
+
+/// A conversation as this member sees it.
+pub fn own_conversation(
+    row: &model::Conversation,
+    member: &model::Member,
+    last_message: Option<&model::Message>,
+    members: impl Iterator<Item = Uuid>,
+) -> Conversation {
+    Conversation {
+        last_message: last_message.map(Message::from),
+        unread_count: (row.message_count - member.read_count).max(0),
+        membership: Some(membership(member)),
+        ..conversation(row, members)
+    }
+}
+
+/// What a conversation is to its member.
+pub fn membership(member: &model::Member) -> Membership {
+    Membership {
+        role: role(&member.role).into(),
+        muted_until: member.muted_until.map(timestamp),
+        archived: member.archived,
+        pinned: member.pinned_at.is_some(),
+        delivered_seq: member.delivered_seq,
+        read_seq: member.read_seq,
+    }
+}
+
+/// A member as the others see it.
+pub fn member(member: &model::Member) -> Member {
+    Member {
+        account_id: member.account_id.to_string(),
+        role: role(&member.role).into(),
+        joined_at: Some(timestamp(member.joined_at)),
+        silenced_until: member.silenced_until.map(timestamp),
+        delivered_seq: member.delivered_seq,
+        read_seq: member.read_seq,
+    }
+}
+
+fn kind(stored: &str) -> ConversationKind {
+    if stored == DIRECT { ConversationKind::Direct } else { ConversationKind::Group }
+}
+
+fn role(stored: &str) -> MemberRole {
+    match stored {
+        OWNER => MemberRole::Owner,
+        ADMIN => MemberRole::Admin,
+        _ => MemberRole::Member,
     }
 }
