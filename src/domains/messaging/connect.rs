@@ -96,7 +96,7 @@ impl Connection {
         let reader = self.service.reader(&self.caller, &request).await?;
         // Watching again from another place ends the first reader.
         self.stop_watching(id).await;
-        let subscribed = Subscribed { conversation_id: id.to_string(), after_seq: reader.seq };
+        let subscribed = Subscribed { conversation_id: id.to_string(), after_seq: reader.seq() };
         respond(&self.out, command_id, Response::Subscribed(subscribed)).await;
         let forward = tokio::spawn(forward(reader, id.to_string(), self.out.clone()));
         self.watched.insert(id, AbortOnDropHandle::new(forward));
@@ -144,15 +144,15 @@ impl Connection {
 /// Hands a conversation's events to the stream.
 async fn forward(mut reader: Reader, conversation_id: String, out: Out) {
     loop {
-        let messages = match reader.next().await {
-            Ok(messages) => messages,
+        let events = match reader.next().await {
+            Ok(events) => events,
             Err(error) => {
                 let _ = out.send(Err(error.into())).await;
                 return;
             }
         };
-        for message in messages {
-            let event = ConversationEvent { conversation_id: conversation_id.clone(), event: Some(message.into()) };
+        for event in events {
+            let event = ConversationEvent { conversation_id: conversation_id.clone(), event: Some(event) };
             respond(&out, 0, Response::Event(event)).await;
         }
     }

@@ -32,7 +32,7 @@ pub async fn seed_conversation(
 ) -> Result<Uuid, Error> {
     let now = app.clock.now();
     let creator = members.first().copied().ok_or_else(|| Error::not_found("member"))?;
-    let conversation = model::Conversation::new(app.rng.id(now)?, title, creator, now);
+    let conversation = model::Conversation::new(app.rng.id(now)?, model::GROUP, title, creator, now);
     let mut batch = Vec::new();
     for (index, (member, text)) in lines.iter().enumerate() {
         batch.push(model::NewMessage {
@@ -41,9 +41,11 @@ pub async fn seed_conversation(
             sender_id: members.get(*member).copied().unwrap_or(creator),
             client_message_id: format!("demo-{index}"),
             text: (*text).to_owned(),
+            details: None,
         });
     }
     let mut conn = app.db.get().await?;
+    model::partitions::create(&mut conn, now, model::partitions::days(app.config.messaging.retention_days)).await?;
     conn.transaction(async |conn| {
         conversation.insert(conn, members).await?;
         model::NewMessage::insert_batch(conn, &batch, now).await

@@ -1,6 +1,7 @@
 //! `rialto.messaging.v1.MessagingService`.
 
 use diesel_async::AsyncConnection;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -8,23 +9,25 @@ use uuid::Uuid;
 
 use super::committer::Committer;
 use super::live::{Live, Reader};
-use super::model::{self, NewMessage, Visible};
+use super::model::{self, DIRECT, GROUP, NewMessage, Place, Visible};
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
+use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Violation};
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingService as Contract;
 use crate::proto::rialto::messaging::v1::{
-    ConnectRequest, ConnectResponse, Conversation, CreateConversationRequest, CreateConversationResponse,
+    ConnectRequest, ConnectResponse, Conversation, ConversationKind, CreateConversationRequest, CreateConversationResponse,
     GetConversationRequest, GetConversationResponse, ListConversationsRequest, ListConversationsResponse,
-    ListMessagesRequest, ListMessagesResponse, Message, SendMessageRequest, SendMessageResponse, SubscribeRequest,
+    ListMessagesRequest, ListMessagesResponse, Message, MessageDetails, SendMessageRequest, SendMessageResponse, SubscribeRequest,
     SubscribeResponse,
 };
 
 /// The kinds of page tokens.
 const CONVERSATIONS: u8 = 1;
+const ARCHIVED_CONVERSATIONS: u8 = 4;
 const MESSAGES_NEWEST_FIRST: u8 = 2;
 const MESSAGES_OLDEST_FIRST: u8 = 3;
 
@@ -43,7 +46,7 @@ impl MessagingService {
     /// Starts the write path and the live one.
     pub fn start(app: App) -> Self {
         let live = Live::start(&app);
-        Self { committer: Committer::start(&app, live.hub()), live, app }
+        Self { committer: Committer::start(&app, &live.sequences), live, app }
     }
 
     /// A message as a sender wants it.
@@ -54,6 +57,7 @@ impl MessagingService {
             sender_id: caller.account_id,
             client_message_id: request.client_message_id,
             text: request.text,
+            details: request.details.map(|details| MessageDetails { forwarded: None, ..details }.encode_to_vec()),
         })
     }
 
@@ -76,7 +80,19 @@ impl MessagingService {
         for (index, id) in request.member_ids.iter().enumerate() {
             named.push(wire::id(&format!("member_ids[{index}]"), id)?);
         }
+        let direct = request.kind() == ConversationKind::Direct;
+        if direct && (named.len() != 1 || named[0] == caller.account_id) {
+            return Err(Error::invalid_field("member_ids", "must name the one other account"));
+        }
+        if direct && !request.title.is_empty() {
+            return Err(Error::invalid_field("title", "a conversation of two has none"));
+        }
         let mut conn = self.app.db.get().await?;
+        if direct
+            && let Some(id) = model::Conversation::direct(&mut conn, caller.account_id, named[0]).await?
+        {
+            return self.one(&mut conn, caller, id).await;
+        }
         let contacts = model::Conversation::contacts(&mut conn, caller.account_id, &named).await?;
         let allowed = users::may_message(&mut conn, caller.account_id, &named, &contacts).await?;
         let refused: Vec<_> = (0..named.len()).filter(|index| !allowed[*index]).collect();
@@ -92,9 +108,42 @@ impl MessagingService {
         members.sort_unstable();
         members.dedup();
         let now = self.app.clock.now();
-        let row = model::Conversation::new(self.app.rng.id(now)?, &request.title, caller.account_id, now);
-        conn.transaction(async |conn| row.insert(conn, &members).await).await?;
-        Ok(messaging_wire::conversation(&row, members.into_iter()))
+        let kind = if direct { DIRECT } else { GROUP };
+        let row = model::Conversation::new(self.app.rng.id(now)?, kind, &request.title, caller.account_id, now);
+        let id = conn
+            .transaction(async |conn| match *members.as_slice() {
+                [one, other] if direct => row.insert_direct(conn, [one, other]).await,
+                _ => row.insert(conn, &members).await.map(|()| row.id),
+            })
+            .await?;
+        self.one(&mut conn, caller, id).await
+    }
+
+    /// A conversation as the caller sees it.
+    async fn one(&self, conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Conversation, Error> {
+        let found = model::Conversation::of_member(conn, id, Visible::to(caller)?).await?;
+        let mut conversations = self.shown(conn, caller, vec![found]).await?;
+        conversations.pop().ok_or_else(|| Error::not_found("conversation"))
+    }
+
+    /// Conversations as the caller sees them.
+    async fn shown(
+        &self,
+        conn: &mut Conn,
+        caller: &Caller,
+        rows: Vec<(model::Conversation, model::Member)>,
+    ) -> Result<Vec<Conversation>, Error> {
+        let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
+        let members = model::Conversation::members(conn, &ids).await?;
+        let newest = rows.iter().filter_map(|(row, _)| Some((row.id, row.last_message_seq, row.last_message_at?)));
+        let now = self.app.clock.now();
+        let last = model::Message::at(conn, &newest.collect::<Vec<_>>(), now).await?;
+        let show = |(row, member): &(model::Conversation, model::Member)| {
+            let last = last.iter().find(|message| message.conversation_id == row.id);
+            let members = members.iter().filter(|(of, _)| *of == row.id).map(|(_, member)| *member);
+            messaging_wire::own_conversation(row, member, last, members)
+        };
+        Ok(rows.iter().map(show).collect())
     }
 
     async fn list(
@@ -102,16 +151,18 @@ impl MessagingService {
         caller: &Caller,
         request: &ListConversationsRequest,
     ) -> Result<ListConversationsResponse, Error> {
-        let after = pages::by_time(CONVERSATIONS, &request.page_token)?;
+        let kind = if request.archived { ARCHIVED_CONVERSATIONS } else { CONVERSATIONS };
+        let after = place(kind, &request.page_token)?;
         let size = pages::size(request.page_size);
         let mut conn = self.app.db.get().await?;
-        let mut rows = model::Conversation::list(&mut conn, Visible::to(caller)?, after, size + 1).await?;
-        let key = |last: &model::Conversation| pages::time_key(last.active_at, last.id);
-        let next_page_token = pages::cut(&mut rows, size, CONVERSATIONS, key);
-        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-        let members = model::Conversation::members(&mut conn, &ids).await?;
-        let of = |id: Uuid| members.iter().filter(move |(of, _)| *of == id).map(|(_, member)| *member);
-        let conversations = rows.iter().map(|row| messaging_wire::conversation(row, of(row.id))).collect();
+        let reader = Visible::to(caller)?;
+        let mut rows = model::Conversation::list(&mut conn, reader, request.archived, after, size + 1).await?;
+        let key = |(last, member): &(model::Conversation, model::Member)| {
+            let pinned = u8::from(member.pinned_at.is_some());
+            [&[pinned], pages::time_key(last.active_at, last.id).as_slice()].concat()
+        };
+        let next_page_token = pages::cut(&mut rows, size, kind, key);
+        let conversations = self.shown(&mut conn, caller, rows).await?;
         Ok(ListConversationsResponse { conversations, next_page_token })
     }
 
@@ -130,6 +181,14 @@ impl MessagingService {
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
         Ok(ListMessagesResponse { messages: rows.iter().map(Message::from).collect(), next_page_token })
     }
+}
+
+/// The place in a token of a list of conversations; `None` for the first page.
+fn place(kind: u8, token: &str) -> Result<Option<Place>, Error> {
+    let Some(key) = pages::key::<25>(kind, token)? else { return Ok(None) };
+    let (pinned, key) = key.split_first_chunk::<1>().unwrap_or((&[0], &[]));
+    let (active_at, id) = pages::time(key)?;
+    Ok(Some(Place { pinned: *pinned == [1], active_at, id }))
 }
 
 /// How many of these messages fit into one answer: at least one, and no more than half of what a message may be, which
@@ -171,9 +230,7 @@ impl Contract for MessagingService {
         let caller = Caller::of(request.extensions())?;
         let id = wire::id("conversation_id", &request.get_ref().conversation_id)?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
-        let row = model::Conversation::of_member(&mut conn, id, Visible::to(&caller)?).await?;
-        let members = model::Conversation::members(&mut conn, &[id]).await?;
-        let conversation = messaging_wire::conversation(&row, members.into_iter().map(|(_, member)| member));
+        let conversation = self.one(&mut conn, &caller, id).await?;
         Ok(Response::new(GetConversationResponse { conversation: Some(conversation) }))
     }
 
@@ -203,14 +260,14 @@ impl Contract for MessagingService {
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
         tokio::spawn(async move {
             loop {
-                let messages = tokio::select! {
+                let events = tokio::select! {
                     () = sender.closed() => return,
-                    messages = reader.next() => messages,
+                    events = reader.next() => events,
                 };
-                match messages {
-                    Ok(messages) => {
-                        for message in messages {
-                            if sender.send(Ok(message.into())).await.is_err() {
+                match events {
+                    Ok(events) => {
+                        for event in events {
+                            if sender.send(Ok(event)).await.is_err() {
                                 return;
                             }
                         }

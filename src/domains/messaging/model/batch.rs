@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::message::Message;
+use super::message::{Message, MessageColumns};
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::schema::conversation_members;
@@ -298,21 +298,5 @@ impl QueryId for FindRepeated<'_> {
 }
 
 impl Query for FindRepeated<'_> {
-    type SqlType = (
-        SqlUuid,
-        (
-            SqlUuid,
-            SqlUuid,
-            BigInt,
-            SqlUuid,
-            Text,
-            BigInt,
-            Text,
-            Nullable<Binary>,
-            Timestamptz,
-            Nullable<Timestamptz>,
-            Nullable<Timestamptz>,
-            Nullable<Timestamptz>,
-        ),
-    );
+    type SqlType = (SqlUuid, MessageColumns);
 }

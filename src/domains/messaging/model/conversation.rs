@@ -151,7 +151,7 @@ impl Conversation {
     /// The conversation of two accounts, made of `self` if there is none, to be called in a transaction. Of several who make
     /// it at once one does, and the others get that one.
     pub async fn insert_direct(&self, conn: &mut Conn, members: [Uuid; 2]) -> Result<Uuid, Error> {
-        let [low, high] = if members[0] < members[1] { members } else { [members[1], members[0]] };
+        let (low, high) = (members[0].min(members[1]), members[0].max(members[1]));
         // First itself: the pair refers to it.
         diesel::insert_into(conversations::table).values(self).execute(conn).await?;
         let pair = (
@@ -172,6 +172,12 @@ impl Conversation {
         let rows = members.map(|account| Member::new(self.id, account, MEMBER, self.created_at));
         diesel::insert_into(conversation_members::table).values(rows.to_vec()).execute(conn).await?;
         Ok(self.id)
+    }
+
+    /// The conversation of two accounts, if there is one.
+    pub async fn direct(conn: &mut Conn, one: Uuid, other: Uuid) -> Result<Option<Uuid>, Error> {
+        let pair = direct_conversations::table.find((one.min(other), one.max(other)));
+        Ok(pair.select(direct_conversations::conversation_id).first(conn).await.optional()?)
     }
 
     /// The conversation and the reader's membership, if the reader may see it.
