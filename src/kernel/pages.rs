@@ -58,14 +58,16 @@ pub fn time_key(time: DateTime<Utc>, id: Uuid) -> [u8; 24] {
 
 /// The time and id in a token; `None` for the first page.
 pub fn by_time(kind: u8, token: &str) -> Result<Option<(DateTime<Utc>, Uuid)>, Error> {
-    let Some(key) = key::<24>(kind, token)? else { return Ok(None) };
-    let (mut micros, mut id) = ([0; 8], [0; 16]);
-    micros.copy_from_slice(&key[..8]);
-    id.copy_from_slice(&key[8..]);
+    key::<24>(kind, token)?.map(|key| time(&key)).transpose()
+}
+
+/// The time and id in what [`time_key`] has made.
+pub fn time(key: &[u8]) -> Result<(DateTime<Utc>, Uuid), Error> {
+    let (micros, id) = key.split_first_chunk::<8>().ok_or_else(foreign)?;
     // Neither before everything nor beyond what Postgres can hold.
-    let micros = Some(i64::from_be_bytes(micros)).filter(|micros| *micros >= 0);
+    let micros = Some(i64::from_be_bytes(*micros)).filter(|micros| *micros >= 0);
     let time = micros.and_then(DateTime::from_timestamp_micros).ok_or_else(foreign)?;
-    Ok(Some((time, Uuid::from_bytes(id))))
+    Ok((time, Uuid::from_slice(id).map_err(|_| foreign())?))
 }
 
 /// The key of a list by text and id.

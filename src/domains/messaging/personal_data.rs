@@ -2,8 +2,9 @@
 
 use crate::kernel::personal_data::{File, Part};
 
-/// Conversations and messages. Members don't leave, so that an account's messages are in the conversations that it is a
-/// member of, and nothing has to be found among all messages.
+/// Conversations and messages. Who leaves stays as a row, so that an account's messages are in the conversations that it has a
+/// row in, and nothing has to be found among all messages. What messages were called by their sender is kept as a hash, for as
+/// long as messages are.
 ///
 /// Erased messages stay as numbers without sender and text: conversations have no holes. A conversation goes altogether
 /// when nobody else is left in it.
@@ -13,17 +14,20 @@ pub const PERSONAL_DATA: Part = Part {
         File {
             name: "conversations.json",
             description: "The conversations that you are a member of, with the ids of their members.",
-            query: "SELECT c.id, c.title, c.created_by, c.created_at, c.active_at, m.joined_at, \
+            query: "SELECT c.id, c.kind, c.title, c.created_by, c.created_at, c.active_at, m.joined_at, m.left_at, m.role, \
+                    m.muted_until, m.archived, m.pinned_at, m.read_seq, \
                     ARRAY(SELECT o.account_id FROM conversation_members o WHERE o.conversation_id = c.id \
-                    ORDER BY o.account_id) AS members \
+                    AND o.left_at IS NULL ORDER BY o.account_id) AS members \
                     FROM conversation_members m JOIN conversations c ON c.id = m.conversation_id \
                     WHERE m.account_id = $1 ORDER BY c.id",
         },
         File {
             name: "messages.json",
             description: "The messages of these conversations, yours (your id is in account.json) and those sent to you.",
-            query: "SELECT m.conversation_id, m.seq, m.id, m.sender_id, m.client_message_id, m.text, m.created_at \
+            query: "SELECT m.conversation_id, m.seq, m.id, m.sender_id, m.client_message_id, m.text, m.created_at, \
+                    m.edited_at, m.deleted_at \
                     FROM conversation_members c JOIN messages m ON m.conversation_id = c.conversation_id \
+                    AND (c.left_at IS NULL OR m.created_at <= c.left_at) \
                     WHERE c.account_id = $1 ORDER BY m.conversation_id, m.seq",
         },
     ],
@@ -40,7 +44,7 @@ pub const PERSONAL_DATA: Part = Part {
              WHERE c.account_id = $1 AND NOT EXISTS (SELECT FROM conversation_members o \
                  WHERE o.conversation_id = c.conversation_id AND o.account_id <> $1) LIMIT 1000)",
         // The name that the client gave a message is unique for its sender; those of several erased senders might meet.
-        "UPDATE messages SET sender_id = '00000000-0000-0000-0000-000000000000', text = '', client_message_id = id::text \
+        "UPDATE messages SET sender_id = '00000000-0000-0000-0000-000000000000', text = '', details = NULL, client_message_id = id::text \
          WHERE (conversation_id, seq) IN ( \
              SELECT m.conversation_id, m.seq FROM conversation_members c \
              JOIN messages m ON m.conversation_id = c.conversation_id AND m.sender_id = $1 \
