@@ -143,6 +143,46 @@ diesel::table! {
 }
 
 diesel::table! {
+    message_edits (conversation_id, message_seq, place) {
+        conversation_id -> Uuid,
+        message_seq -> BigInt,
+        place -> Integer,
+        text -> Text,
+        replaced_at -> Timestamptz,
+        message_created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    message_reactions (conversation_id, message_seq, account_id, emoji) {
+        conversation_id -> Uuid,
+        message_seq -> BigInt,
+        account_id -> Uuid,
+        emoji -> Text,
+        created_at -> Timestamptz,
+        message_created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    hidden_messages (account_id, conversation_id, message_seq) {
+        account_id -> Uuid,
+        conversation_id -> Uuid,
+        message_seq -> BigInt,
+        message_created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    join_links (conversation_id) {
+        conversation_id -> Uuid,
+        token_hash -> Binary,
+        expires_at -> Timestamptz,
+        uses_left -> Nullable<Integer>,
+    }
+}
+
+diesel::table! {
     message_keys (key) {
         key -> Uuid,
         seq -> BigInt,

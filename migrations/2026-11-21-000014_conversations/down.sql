@@ -11,7 +11,8 @@ CREATE TABLE messages_before (
 INSERT INTO messages_before (conversation_id, seq, id, sender_id, client_message_id, text, created_at)
     SELECT conversation_id, ordinal, id, sender_id, client_message_id, text, created_at FROM messages;
 UPDATE conversations SET last_seq = message_count;
-DROP TABLE messages, conversation_events, message_keys, message_partitions, direct_conversations;
+DROP TABLE messages, conversation_events, message_keys, message_partitions, direct_conversations, message_edits,
+    message_reactions, hidden_messages, join_links;
 DROP FUNCTION create_message_partitions, drop_message_partitions;
 ALTER TABLE messages_before RENAME TO messages;
 ALTER TABLE messages ADD CONSTRAINT messages_pkey PRIMARY KEY (conversation_id, seq),

@@ -84,6 +84,50 @@ CREATE TABLE conversation_events (
     PRIMARY KEY (conversation_id, seq, created_at)
 ) PARTITION BY RANGE (created_at);
 
+-- What belongs to messages goes when they do, by the time of the message.
+CREATE TABLE message_edits (
+    conversation_id uuid NOT NULL,
+    message_seq bigint NOT NULL,
+    -- The first, second … text that the message had.
+    place integer NOT NULL,
+    text text NOT NULL,
+    replaced_at timestamptz NOT NULL,
+    message_created_at timestamptz NOT NULL,
+    PRIMARY KEY (conversation_id, message_seq, place)
+);
+CREATE INDEX message_edits_message_created_at ON message_edits (message_created_at);
+
+CREATE TABLE message_reactions (
+    conversation_id uuid NOT NULL,
+    message_seq bigint NOT NULL,
+    account_id uuid NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    emoji text NOT NULL,
+    created_at timestamptz NOT NULL,
+    message_created_at timestamptz NOT NULL,
+    PRIMARY KEY (conversation_id, message_seq, account_id, emoji)
+);
+CREATE INDEX message_reactions_account_id ON message_reactions (account_id);
+CREATE INDEX message_reactions_message_created_at ON message_reactions (message_created_at);
+
+-- Messages that somebody has deleted for themselves.
+CREATE TABLE hidden_messages (
+    account_id uuid NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    conversation_id uuid NOT NULL,
+    message_seq bigint NOT NULL,
+    message_created_at timestamptz NOT NULL,
+    PRIMARY KEY (account_id, conversation_id, message_seq)
+);
+CREATE INDEX hidden_messages_message_created_at ON hidden_messages (message_created_at);
+
+-- Links by which anybody joins a group: one a group.
+CREATE TABLE join_links (
+    conversation_id uuid PRIMARY KEY REFERENCES conversations ON DELETE CASCADE,
+    token_hash bytea NOT NULL UNIQUE,
+    expires_at timestamptz NOT NULL,
+    -- NULL: as often as there is room.
+    uses_left integer CHECK (uses_left >= 0)
+);
+
 -- What messages were called by those who sent them: a message that is sent again is the same message. The key is the first
 -- 16 bytes of SHA-256 of conversation, sender and client message id. Partitions can't have a unique index over all of them.
 CREATE TABLE message_keys (
