@@ -1,0 +1,154 @@
+//! `rialto.messaging.v1.MessageService`: single messages.
+
+use diesel_async::AsyncConnection;
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::changes::Locked;
+use super::model::{self, MEMBER, Reaction, Visible};
+use super::service::MessagingService;
+use crate::kernel::caller::Caller;
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::wire::{self, timestamp};
+use crate::proto::rialto::messaging::v1::message_service_server::MessageService as Contract;
+use crate::proto::rialto::messaging::v1::subscribe_response::Event;
+use crate::proto::rialto::messaging::v1::{
+    AddReactionRequest, AddReactionResponse, DeleteMessageRequest, DeleteMessageResponse, EditMessageRequest,
+    EditMessageResponse, GetMessageRequest, GetMessageResponse, ListMessageEditsRequest, ListMessageEditsResponse,
+    ListReactionsRequest, ListReactionsResponse, Message, MessageDeleted, MessageDetails, ReactionChanged,
+    RemoveReactionRequest, RemoveReactionResponse,
+};
+
+/// How often a message can be edited.
+const EDITS: i64 = 100;
+/// Reactions of an account to a message, and different ones that a message takes.
+const REACTIONS_OF_ACCOUNT: usize = 10;
+const REACTIONS: usize = 50;
+
+impl MessagingService {
+    async fn message(&self, caller: &Caller, request: &GetMessageRequest) -> Result<Message, Error> {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        let mut conn = self.app().db.get().await?;
+        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let row = model::Message::one(&mut conn, caller.account_id, id, request.seq, self.app().clock.now()).await?;
+        let row = row.ok_or_else(no_message)?;
+        let mut messages = self.with_reactions(&mut conn, caller, id, &[row]).await?;
+        messages.pop().ok_or_else(no_message)
+    }
+
+    async fn edit(&self, caller: &Caller, request: EditMessageRequest) -> Result<Message, Error> {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        let now = self.app().clock.now();
+        self.change(caller, id, async |conn, _: Locked| {
+            let row = model::Message::one(conn, caller.account_id, id, request.seq, now).await?;
+            let mut row = row.filter(|row| row.sender_id == caller.account_id).ok_or_else(no_message)?;
+            let mut details =
+                row.details.as_deref().and_then(|details| MessageDetails::decode(details).ok()).unwrap_or_default();
+            if row.deleted_at.is_some() {
+                return Err(Error::new(Reason::ResourceDeleted, "the message was deleted"));
+            }
+            if details.forwarded.is_some() {
+                return Err(Error::new(Reason::ResourceConflict, "what was forwarded can't be edited"));
+            }
+            if row.text == request.text && details.mentions == request.mentions {
+                return Ok((Message::from(&row), None));
+            }
+            if !row.keep_edit(conn, EDITS, now).await? {
+                let message = format!("a message can be edited {EDITS} times");
+                return Err(Error::new(Reason::ResourceConflict, message));
+            }
+            details.mentions = request.mentions;
+            row.text = request.text;
+            row.details = Some(details.encode_to_vec()).filter(|details| !details.is_empty());
+            row.edited_at = Some(now);
+            row.store_content(conn).await?;
+            let message = Message::from(&row);
+            Ok((message.clone(), Some(Event::Edited(message))))
+        })
+        .await
+    }
+
+    async fn delete(&self, caller: &Caller, request: DeleteMessageRequest) -> Result<(), Error> {
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        let now = self.app().clock.now();
+        if !request.for_all {
+            let mut conn = self.app().db.get().await?;
+            model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+            if let Some(row) = model::Message::one(&mut conn, caller.account_id, id, request.seq, now).await? {
+                row.hide(&mut conn, caller.account_id).await?;
+            }
+            return Ok(());
+        }
+        self.change(caller, id, async |conn, locked: Locked| {
+            let row = model::Message::one(conn, caller.account_id, id, request.seq, now).await?;
+            let mut row = row.ok_or_else(no_message)?;
+            if row.sender_id != caller.account_id && locked.member.role == MEMBER {
+                let message = "only its sender and the group's administrators delete a message for all";
+                return Err(Error::new(Reason::InsufficientPermissions, message));
+            }
+            if row.deleted_at.is_some() {
+                return Ok(((), None));
+            }
+            row.deleted_at = Some(now);
+            row.text.clear();
+            row.details = None;
+            row.store_content(conn).await?;
+            row.forget_edits(conn).await?;
+            Reaction::delete_all(conn, id, request.seq).await?;
+            let deleted = MessageDeleted {
+                message_seq: request.seq,
+                deleted_by: caller.account_id.to_string(),
+                deleted_at: Some(timestamp(now)),
+            };
+            Ok(((), Some(Event::Deleted(deleted))))
+        })
+        .await
+    }
+
+    async fn react(&self, caller: &Caller, id: &str, seq: i64, emoji: &str, add: bool) -> Result<(), Error> {
+        let id = wire::id("conversation_id", id)?;
+        // Emoji are many code points, and more every year: whatever is neither a letter, nor space, nor invisible by itself.
+        if emoji.chars().all(|c| c.is_ascii_digit()) || emoji.chars().any(|c| c.is_alphabetic() || c.is_whitespace() || c.is_control())
+        {
+            return Err(Error::invalid_field("emoji", "must be an emoji"));
+        }
+        let now = self.app().clock.now();
+        self.change(caller, id, async |conn, _: Locked| {
+            let row = model::Message::one(conn, caller.account_id, id, seq, now).await?;
+            let row = row.filter(|row| row.deleted_at.is_none()).ok_or_else(no_message)?;
+            let changed = if add {
+                let all = Reaction::all(conn, id, seq).await?;
+                let mine = all.iter().filter(|reaction| reaction.account_id == caller.account_id).count();
+                let mut kinds: Vec<_> = all.iter().map(|reaction| reaction.emoji.as_str()).collect();
+                kinds.sort_unstable();
+                kinds.dedup();
+                let is_there = |reaction: &Reaction| {
+                    reaction.account_id == caller.account_id && reaction.emoji == emoji
+                };
+                if all.iter().any(is_there) {
+                    false
+                } else if mine >= REACTIONS_OF_ACCOUNT || (kinds.len() >= REACTIONS && !kinds.contains(&emoji)) {
+                    return Err(Error::new(Reason::ResourceConflict, "the message has as many reactions as it takes"));
+                } else {
+                    Reaction::new(&row, caller.account_id, emoji, now).insert(conn).await?;
+                    true
+                }
+            } else {
+                Reaction::delete(conn, id, seq, caller.account_id, emoji).await?
+            };
+            let event = ReactionChanged {
+                message_seq: seq,
+                account_id: caller.account_id.to_string(),
+                emoji: emoji.to_owned(),
+                removed: !add,
+            };
+            Ok(((), changed.then_some(Event::Reaction(event))))
+        })
+        .await
+    }
+}
+
+fn no_message() -> Error {
+    Error::not_found("message")
+}
