@@ -1,14 +1,14 @@
 //! `rialto.messaging.v1.MessageService`: single messages.
 
-use diesel_async::AsyncConnection;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::changes::Locked;
 use super::model::{self, MEMBER, Reaction, Visible};
-use super::service::MessagingService;
+use super::service::{MessagingService, with_reactions};
 use crate::kernel::caller::Caller;
+use crate::kernel::db::PooledConn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::messaging::v1::message_service_server::MessageService as Contract;
@@ -16,12 +16,12 @@ use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 use crate::proto::rialto::messaging::v1::{
     AddReactionRequest, AddReactionResponse, DeleteMessageRequest, DeleteMessageResponse, EditMessageRequest,
     EditMessageResponse, GetMessageRequest, GetMessageResponse, ListMessageEditsRequest, ListMessageEditsResponse,
-    ListReactionsRequest, ListReactionsResponse, Message, MessageDeleted, MessageDetails, ReactionChanged,
-    RemoveReactionRequest, RemoveReactionResponse,
+    ListReactionsRequest, ListReactionsResponse, Message, MessageDeleted, MessageDetails, MessageEdit, ReactionChanged,
+    RemoveReactionRequest, RemoveReactionResponse, self as contract,
 };
 
 /// How often a message can be edited.
-const EDITS: i64 = 100;
+const EDITS: i32 = 100;
 /// Reactions of an account to a message, and different ones that a message takes.
 const REACTIONS_OF_ACCOUNT: usize = 10;
 const REACTIONS: usize = 50;
@@ -33,8 +33,17 @@ impl MessagingService {
         model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let row = model::Message::one(&mut conn, caller.account_id, id, request.seq, self.app().clock.now()).await?;
         let row = row.ok_or_else(no_message)?;
-        let mut messages = self.with_reactions(&mut conn, caller, id, &[row]).await?;
+        let mut messages = with_reactions(&mut conn, caller, id, &[row]).await?;
         messages.pop().ok_or_else(no_message)
+    }
+
+    /// The conversation of a message that the caller sees, and a connection to read more of it.
+    async fn readable(&self, caller: &Caller, conversation_id: &str, seq: i64) -> Result<(Uuid, PooledConn<'_>), Error> {
+        let id = wire::id("conversation_id", conversation_id)?;
+        let mut conn = self.app().db.get().await?;
+        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let found = model::Message::one(&mut conn, caller.account_id, id, seq, self.app().clock.now()).await?;
+        found.map(|_| (id, conn)).ok_or_else(no_message)
     }
 
     async fn edit(&self, caller: &Caller, request: EditMessageRequest) -> Result<Message, Error> {
@@ -109,8 +118,8 @@ impl MessagingService {
     async fn react(&self, caller: &Caller, id: &str, seq: i64, emoji: &str, add: bool) -> Result<(), Error> {
         let id = wire::id("conversation_id", id)?;
         // Emoji are many code points, and more every year: whatever is neither a letter, nor space, nor invisible by itself.
-        if emoji.chars().all(|c| c.is_ascii_digit()) || emoji.chars().any(|c| c.is_alphabetic() || c.is_whitespace() || c.is_control())
-        {
+        let is_text = |c: char| c.is_alphabetic() || c.is_whitespace() || c.is_control();
+        if emoji.is_ascii() || emoji.chars().any(is_text) {
             return Err(Error::invalid_field("emoji", "must be an emoji"));
         }
         let now = self.app().clock.now();
@@ -151,4 +160,79 @@ impl MessagingService {
 
 fn no_message() -> Error {
     Error::not_found("message")
+}
+
+#[tonic::async_trait]
+impl Contract for MessagingService {
+    async fn get_message(&self, request: Request<GetMessageRequest>) -> Result<Response<GetMessageResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let message = self.message(&caller, request.get_ref()).await?;
+        Ok(Response::new(GetMessageResponse { message: Some(message) }))
+    }
+
+    async fn edit_message(
+        &self,
+        request: Request<EditMessageRequest>,
+    ) -> Result<Response<EditMessageResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let message = self.edit(&caller, request.into_inner()).await?;
+        Ok(Response::new(EditMessageResponse { message: Some(message) }))
+    }
+
+    async fn list_message_edits(
+        &self,
+        request: Request<ListMessageEditsRequest>,
+    ) -> Result<Response<ListMessageEditsResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let ListMessageEditsRequest { conversation_id, seq } = request.into_inner();
+        let (id, mut conn) = self.readable(&caller, &conversation_id, seq).await?;
+        let edits = model::Message::edits(&mut conn, id, seq).await?.into_iter();
+        let edits = edits.map(|(text, at)| MessageEdit { text, replaced_at: Some(timestamp(at)) }).collect();
+        Ok(Response::new(ListMessageEditsResponse { edits }))
+    }
+
+    async fn delete_message(
+        &self,
+        request: Request<DeleteMessageRequest>,
+    ) -> Result<Response<DeleteMessageResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        self.delete(&caller, request.into_inner()).await?;
+        Ok(Response::new(DeleteMessageResponse {}))
+    }
+
+    async fn add_reaction(
+        &self,
+        request: Request<AddReactionRequest>,
+    ) -> Result<Response<AddReactionResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let AddReactionRequest { conversation_id, seq, emoji } = request.get_ref();
+        self.react(&caller, conversation_id, *seq, emoji, true).await?;
+        Ok(Response::new(AddReactionResponse {}))
+    }
+
+    async fn remove_reaction(
+        &self,
+        request: Request<RemoveReactionRequest>,
+    ) -> Result<Response<RemoveReactionResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let RemoveReactionRequest { conversation_id, seq, emoji } = request.get_ref();
+        self.react(&caller, conversation_id, *seq, emoji, false).await?;
+        Ok(Response::new(RemoveReactionResponse {}))
+    }
+
+    async fn list_reactions(
+        &self,
+        request: Request<ListReactionsRequest>,
+    ) -> Result<Response<ListReactionsResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let ListReactionsRequest { conversation_id, seq } = request.into_inner();
+        let (id, mut conn) = self.readable(&caller, &conversation_id, seq).await?;
+        let reactions = Reaction::all(&mut conn, id, seq).await?.into_iter();
+        let reactions = reactions.map(|reaction| contract::Reaction {
+            account_id: reaction.account_id.to_string(),
+            emoji: reaction.emoji,
+            created_at: Some(timestamp(reaction.created_at)),
+        });
+        Ok(Response::new(ListReactionsResponse { reactions: reactions.collect() }))
+    }
 }

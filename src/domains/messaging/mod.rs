@@ -6,9 +6,11 @@
 //!
 //! Others may call: [`seed_conversation`] (demo data).
 
+mod changes;
 mod committer;
 mod connect;
 mod live;
+mod messages;
 mod model;
 mod personal_data;
 mod service;

@@ -5,7 +5,9 @@ mod conversation;
 pub mod event;
 mod message;
 pub mod partitions;
+mod reaction;
 
 pub use batch::NewMessage;
 pub use conversation::{Conversation, DIRECT, GROUP, Member, OWNER, ADMIN, MEMBER, Place, Visible};
-pub use message::Message;
+pub use message::{From, Message};
+pub use reaction::Reaction;

@@ -16,6 +16,7 @@ use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Violation};
+use crate::kernel::sequence::Sequences;
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingService as Contract;
 use crate::proto::rialto::messaging::v1::{
@@ -63,6 +64,11 @@ impl MessagingService {
 
     pub(super) fn app(&self) -> &App {
         &self.app
+    }
+
+    /// What happens in conversations.
+    pub(super) fn sequences(&self) -> &Sequences<SubscribeResponse> {
+        &self.live.sequences
     }
 
     pub(super) fn committer(&self) -> &Committer {
@@ -173,14 +179,32 @@ impl MessagingService {
         let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
         let mut conn = self.app.db.get().await?;
         model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
-        let mut rows = match request.after_seq {
-            Some(after) => model::Message::after(&mut conn, id, key.unwrap_or(after), size + 1).await?,
-            None => model::Message::before(&mut conn, id, key.unwrap_or(i64::MAX), size + 1).await?,
+        let from = match request.after_seq {
+            Some(after) => model::From::After(key.unwrap_or(after)),
+            None => model::From::Before(key.unwrap_or(i64::MAX)),
         };
+        let now = self.app.clock.now();
+        let mut rows = model::Message::page(&mut conn, caller.account_id, id, from, size + 1, now).await?;
         let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
-        Ok(ListMessagesResponse { messages: rows.iter().map(Message::from).collect(), next_page_token })
+        Ok(ListMessagesResponse { messages: with_reactions(&mut conn, caller, id, &rows).await?, next_page_token })
     }
+}
+
+/// Messages of a conversation with how they were reacted to.
+pub(super) async fn with_reactions(
+    conn: &mut Conn,
+    caller: &Caller,
+    id: Uuid,
+    rows: &[model::Message],
+) -> Result<Vec<Message>, Error> {
+    let seqs: Vec<_> = rows.iter().map(|row| row.seq).collect();
+    let reactions = model::Reaction::of_messages(conn, id, &seqs).await?;
+    let show = |row: &model::Message| {
+        let of_message = reactions.iter().filter(|reaction| reaction.message_seq == row.seq);
+        Message { reactions: messaging_wire::reactions(of_message, caller.account_id), ..row.into() }
+    };
+    Ok(rows.iter().map(show).collect())
 }
 
 /// The place in a token of a list of conversations; `None` for the first page.

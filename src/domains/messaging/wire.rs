@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::model::{self, ADMIN, DIRECT, OWNER};
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::messaging::v1::{
-    Conversation, ConversationKind, Member, MemberRole, Membership, Message, MessageDetails, SubscribeResponse,
+    Conversation, ConversationKind, Member, MemberRole, Membership, Message, MessageDetails, ReactionCount, SubscribeResponse,
     subscribe_response,
 };
 
@@ -70,6 +70,20 @@ pub fn own_conversation(
         membership: Some(membership(member)),
         ..conversation(row, members)
     }
+}
+
+/// Reactions to one message, counted: the most frequent first, and of as frequent ones the one that came first.
+pub fn reactions<'a>(reactions: impl Iterator<Item = &'a model::Reaction>, reader: Uuid) -> Vec<ReactionCount> {
+    let mut counts: Vec<ReactionCount> = Vec::new();
+    for reaction in reactions {
+        let mine = reaction.account_id == reader;
+        match counts.iter_mut().find(|count| count.emoji == reaction.emoji) {
+            Some(count) => (count.count, count.mine) = (count.count + 1, count.mine || mine),
+            None => counts.push(ReactionCount { emoji: reaction.emoji.clone(), count: 1, mine }),
+        }
+    }
+    counts.sort_by_key(|count| std::cmp::Reverse(count.count));
+    counts
 }
 
 /// What a conversation is to its member.

@@ -174,6 +174,13 @@ impl Conversation {
         Ok(self.id)
     }
 
+    /// Locks its row until the transaction ends; whoever numbers something in it does.
+    pub async fn lock(conn: &mut Conn, id: Uuid) -> Result<(), Error> {
+        let row = conversations::table.find(id).select(conversations::id).for_no_key_update();
+        row.first::<Uuid>(conn).await.optional()?;
+        Ok(())
+    }
+
     /// The conversation of two accounts, if there is one.
     pub async fn direct(conn: &mut Conn, one: Uuid, other: Uuid) -> Result<Option<Uuid>, Error> {
         let pair = direct_conversations::table.find((one.min(other), one.max(other)));

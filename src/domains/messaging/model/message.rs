@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
-use crate::schema::messages;
+use crate::schema::{hidden_messages, message_edits, messages};
 
 /// A message.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -30,6 +30,14 @@ pub struct Message {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// Where a page of messages begins.
+pub enum From {
+    /// The oldest first.
+    After(i64),
+    /// The newest first.
+    Before(i64),
+}
+
 impl Message {
     /// The messages after `seq`, the oldest first.
     pub async fn after(conn: &mut Conn, conversation_id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {
@@ -42,15 +50,120 @@ impl Message {
         Ok(rows.load(conn).await?)
     }
 
-    /// The messages before `seq`, the newest first.
-    pub async fn before(conn: &mut Conn, conversation_id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {
-        let rows = messages::table
+    /// A page of the messages that an account sees: after or before a number. Those that it has deleted for itself are left
+    /// out; those that have disappeared are without content.
+    pub async fn page(
+        conn: &mut Conn,
+        reader: Uuid,
+        conversation_id: Uuid,
+        from: From,
+        limit: i64,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Self>, Error> {
+        let hidden = hidden_messages::table
+            .filter(hidden_messages::account_id.eq(reader))
+            .filter(hidden_messages::conversation_id.eq(conversation_id))
+            .filter(hidden_messages::message_seq.eq(messages::seq));
+        let visible = messages::table
             .filter(messages::conversation_id.eq(conversation_id))
-            .filter(messages::seq.lt(seq))
-            .order(messages::seq.desc())
+            .filter(diesel::dsl::not(diesel::dsl::exists(hidden)))
             .limit(limit)
             .select(Self::as_select());
-        Ok(rows.load(conn).await?)
+        let rows: Vec<Self> = match from {
+            From::After(seq) => visible.filter(messages::seq.gt(seq)).order(messages::seq.asc()).load(conn).await?,
+            From::Before(seq) => visible.filter(messages::seq.lt(seq)).order(messages::seq.desc()).load(conn).await?,
+        };
+        Ok(rows.into_iter().map(|row| row.as_of(now)).collect())
+    }
+
+    /// One of the messages that an account sees.
+    pub async fn one(
+        conn: &mut Conn,
+        reader: Uuid,
+        conversation_id: Uuid,
+        seq: i64,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Self>, Error> {
+        let mut found = Self::page(conn, reader, conversation_id, From::After(seq - 1), 1, now).await?;
+        Ok(found.pop().filter(|message| message.seq == seq))
+    }
+
+    /// Without its content, if it has disappeared.
+    fn as_of(mut self, now: DateTime<Utc>) -> Self {
+        if let Some(expired) = self.expires_at.filter(|at| *at <= now) {
+            self.deleted_at = self.deleted_at.or(Some(expired));
+            self.text.clear();
+            self.details = None;
+        }
+        self
+    }
+
+    /// Keeps the text that is about to be replaced; false if that was done `most` times already.
+    pub async fn keep_edit(&self, conn: &mut Conn, most: i32, now: DateTime<Utc>) -> Result<bool, Error> {
+        let last: Option<i32> = message_edits::table
+            .filter(message_edits::conversation_id.eq(self.conversation_id))
+            .filter(message_edits::message_seq.eq(self.seq))
+            .select(diesel::dsl::max(message_edits::place))
+            .first(conn)
+            .await?;
+        let place = last.unwrap_or_default() + 1;
+        if place > most {
+            return Ok(false);
+        }
+        let row = (
+            message_edits::conversation_id.eq(self.conversation_id),
+            message_edits::message_seq.eq(self.seq),
+            message_edits::place.eq(place),
+            message_edits::text.eq(&self.text),
+            message_edits::replaced_at.eq(now),
+            message_edits::message_created_at.eq(self.created_at),
+        );
+        diesel::insert_into(message_edits::table).values(row).execute(conn).await?;
+        Ok(true)
+    }
+
+    /// Earlier texts of a message and until when it had them, the oldest first.
+    pub async fn edits(conn: &mut Conn, id: Uuid, seq: i64) -> Result<Vec<(String, DateTime<Utc>)>, Error> {
+        let edits = message_edits::table
+            .filter(message_edits::conversation_id.eq(id))
+            .filter(message_edits::message_seq.eq(seq))
+            .order(message_edits::place)
+            .select((message_edits::text, message_edits::replaced_at));
+        Ok(edits.load(conn).await?)
+    }
+
+    /// Forgets earlier texts.
+    pub async fn forget_edits(&self, conn: &mut Conn) -> Result<(), Error> {
+        let edits = message_edits::table
+            .filter(message_edits::conversation_id.eq(self.conversation_id))
+            .filter(message_edits::message_seq.eq(self.seq));
+        diesel::delete(edits).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Stores text, details, and when they were edited or deleted.
+    pub async fn store_content(&self, conn: &mut Conn) -> Result<(), Error> {
+        let content = (
+            messages::text.eq(&self.text),
+            messages::details.eq(&self.details),
+            messages::edited_at.eq(self.edited_at),
+            messages::deleted_at.eq(self.deleted_at),
+        );
+        let row = messages::table.find((self.conversation_id, self.seq, self.created_at));
+        diesel::update(row).set(content).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Deletes it for one account.
+    pub async fn hide(&self, conn: &mut Conn, account_id: Uuid) -> Result<(), Error> {
+        let row = (
+            hidden_messages::account_id.eq(account_id),
+            hidden_messages::conversation_id.eq(self.conversation_id),
+            hidden_messages::message_seq.eq(self.seq),
+            hidden_messages::message_created_at.eq(self.created_at),
+        );
+        diesel::insert_into(hidden_messages::table).values(row).on_conflict_do_nothing().execute(conn).await?;
+        Ok(())
     }
 
     /// The messages at these places (conversation, number, time), without those that have disappeared.
