@@ -387,6 +387,43 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    account_sequences (account_id) {
+        account_id -> Uuid,
+        last_seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    account_events (account_id, seq) {
+        account_id -> Uuid,
+        seq -> BigInt,
+        created_at -> Timestamptz,
+        event -> Binary,
+    }
+}
+
+diesel::table! {
+    nodes (id) {
+        id -> Uuid,
+        seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    account_connections (id) {
+        id -> Uuid,
+        account_id -> Uuid,
+        session_id -> Uuid,
+        node_id -> Uuid,
+        transport -> Text,
+        user_agent -> Text,
+        address -> Text,
+        opened_at -> Timestamptz,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::joinable!(sessions -> accounts (account_id));
 diesel::joinable!(password_resets -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
@@ -398,3 +435,5 @@ diesel::allow_tables_to_appear_in_same_query!(accounts, known_devices);
 diesel::allow_tables_to_appear_in_same_query!(conversations, conversation_members, messages);
 diesel::joinable!(account_roles -> roles (role_id));
 diesel::allow_tables_to_appear_in_same_query!(roles, account_roles);
+diesel::joinable!(account_connections -> nodes (node_id));
+diesel::allow_tables_to_appear_in_same_query!(account_connections, nodes);

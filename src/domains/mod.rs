@@ -1,5 +1,6 @@
 //! The domains. Each promises something in its `mod.rs`; its tables are touched by its `model.rs` alone.
 
+pub mod account;
 pub mod auth;
 pub mod messaging;
 pub mod passkeys;

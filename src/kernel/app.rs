@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::kernel::account_events::AccountEvents;
 use crate::kernel::bus::Bus;
 use crate::kernel::clock::Clock;
 use crate::kernel::config::Config;
@@ -22,6 +24,8 @@ pub type App = Arc<Shared>;
 
 /// See [`App`].
 pub struct Shared {
+    /// What this node is called among the others that run.
+    pub node_id: Uuid,
     /// The configuration.
     pub config: Config,
     /// Postgres.
@@ -42,6 +46,8 @@ pub struct Shared {
     pub mail: Mailer,
     /// Takes note of security events. Never waits, never fails.
     pub security: Recorder,
+    /// What accounts are told on their streams.
+    pub account_events: AccountEvents,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the node begins to stop: streams end, background work ends.
@@ -54,10 +60,14 @@ pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Resul
     let rng = Rng;
     let redis = Redis::new(&config.redis).map_err(|error| Error::internal("redis.url can't be used", error))?;
     let metrics = Arc::new(Metrics::with_database());
-    let node = rng.id(clock.now())?.to_string();
+    let node_id = rng.id(clock.now())?;
+    let db = Db::new(&config.database);
+    let bus = Bus::start(redis.clone(), &node_id.to_string(), stopping.clone());
     Ok(Arc::new(Shared {
-        db: Db::new(&config.database),
-        bus: Bus::start(redis.clone(), &node, stopping.clone()),
+        node_id,
+        account_events: AccountEvents::start(&db, &bus, &stopping),
+        db,
+        bus,
         rates: Rates::new(config.rates.clone(), redis.clone(), clock.clone()),
         sealer: Sealer::new(&config.secrets, rng)?,
         mail: Mailer::new(&config.mail)?,

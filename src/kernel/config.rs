@@ -1,6 +1,7 @@
 //! Configuration. A value comes from a flag, else from the environment (`RIALTO_SECTION__KEY`), else from the file
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
+mod account;
 mod auth;
 mod passkeys;
 mod production;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::secret::Secret;
 
+pub use account::Account;
 pub use auth::{Auth, Pepper, SigningKey};
 pub use passkeys::{Passkeys, RelyingParty};
 pub use security::{Security, Severity, Threshold, Thresholds};
@@ -44,6 +46,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// Work that is done later.
     pub jobs: Jobs,
+    /// The streams of accounts.
+    pub account: Account,
     /// Rate limits.
     pub rates: Rates,
     /// Security events and alerts.

@@ -17,6 +17,8 @@ pub struct Metrics {
     durations: Family<MethodLabels, Histogram>,
     /// Connections that are open.
     pub connections: Gauge,
+    /// Account streams that are open.
+    pub account_streams: Gauge,
     /// Connections of the database pool that are open.
     pub database_connections: Gauge,
     /// Those of them that nobody uses.
@@ -66,6 +68,7 @@ impl Default for Metrics {
             requests,
             durations,
             connections,
+            account_streams: Gauge::default(),
             database_connections: Gauge::default(),
             database_idle_connections: Gauge::default(),
             security_events: Family::default(),
@@ -83,6 +86,8 @@ impl Metrics {
         let (open, idle) = (metrics.database_connections.clone(), metrics.database_idle_connections.clone());
         metrics.registry.register("database_connections_open", "Connections to Postgres", open);
         metrics.registry.register("database_connections_idle", "Connections to Postgres that nobody uses", idle);
+        let streams = metrics.account_streams.clone();
+        metrics.registry.register("account_streams_open", "Account streams", streams);
         let (dead, delay) = (metrics.jobs_dead.clone(), metrics.jobs_delay_seconds.clone());
         metrics.registry.register("jobs_dead", "Jobs that failed too often", dead);
         metrics.registry.register("jobs_delay_seconds", "How long the oldest job that is due has waited", delay);

@@ -1,6 +1,7 @@
 //! What every domain leans on. Imports no domain.
 
 pub mod abilities;
+pub mod account_events;
 pub mod app;
 pub mod bus;
 pub mod caller;
@@ -11,6 +12,7 @@ pub mod db;
 pub mod error;
 pub mod hub;
 pub mod jobs;
+pub mod latest;
 pub mod mail;
 pub mod metrics;
 pub mod pages;
@@ -22,6 +24,7 @@ pub mod rng;
 pub mod seal;
 pub mod secret;
 pub mod security;
+pub mod sequence;
 pub mod telemetry;
 pub mod trail;
 pub mod validate;

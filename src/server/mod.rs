@@ -26,6 +26,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 use self::listener::{Port, bind};
+use crate::domains::account::{AccountService, Connections};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::messaging::MessagingService;
 use crate::domains::passkeys::PasskeyService;
@@ -40,6 +41,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::config::Config;
 use crate::kernel::policy;
 use crate::proto;
+use crate::proto::rialto::account::v1::account_service_server::AccountServiceServer;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
@@ -59,6 +61,7 @@ pub struct Server {
     pub app: App,
     port: Port,
     events: security::Writer,
+    connections: Arc<Connections>,
 }
 
 impl Server {
@@ -84,10 +87,11 @@ impl Server {
         let sessions = Sessions::start(app.clone(), Arc::clone(&keys)).await;
         let roles = Roles::start(app.clone()).await?;
 
+        let connections = Connections::start(app.clone()).await?;
         let (health, health_service) = health::Health::start(&app);
         let alerts = security::Live::start(&app);
         let events = security::Writer::start(app.clone(), alerts.clone());
-        let services = and(services(&app, &keys, &sessions, &roles, alerts)?.add_service(health_service));
+        let services = and(services(&app, &keys, &sessions, &roles, alerts, &connections)?.add_service(health_service));
         let services = if app.config.server.reflection { reflection(services)? } else { services };
         let gate = Gate::new(services.prepare(), app.clone(), rules, sessions, roles);
         let http = dispatch::http(&app, gate, &keys, health)?;
@@ -107,7 +111,7 @@ impl Server {
                 }
             });
         }
-        Ok(Self { address, ops_address, app, port, events })
+        Ok(Self { address, ops_address, app, port, events, connections })
     }
 
     /// Stops: takes no more connections, ends streams with a status that asks clients to connect again, lets calls that
@@ -115,6 +119,7 @@ impl Server {
     pub async fn stop(self) {
         self.port.stop().await;
         self.events.finish().await;
+        self.connections.finish().await;
     }
 }
 
@@ -137,6 +142,7 @@ fn services(
     sessions: &Arc<Sessions>,
     roles: &Arc<Roles>,
     alerts: security::Live,
+    connections: &Arc<Connections>,
 ) -> anyhow::Result<Routes> {
     let max = app.config.server.max_message_bytes;
     let auth = Arc::new(AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?);
@@ -144,7 +150,15 @@ fn services(
     let roles = RoleService::new(app.clone(), Arc::clone(roles), Arc::clone(sessions));
     let two_factor = TwoFactorService::new(app.clone(), Arc::clone(sessions), auth.confirmation())?;
     let passkeys = PasskeyService::new(app.clone(), Arc::clone(&auth), Arc::clone(sessions))?;
+    let account = AccountService::new(app.clone(), Arc::clone(connections));
     Ok(Routes::default()
+        .add_service(
+            AccountServiceServer::new(account)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
         .add_service(
             AuthServiceServer::from_arc(auth)
                 .max_decoding_message_size(max)

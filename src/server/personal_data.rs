@@ -1,6 +1,6 @@
 //! What is held about a person, by whom. A domain that holds something joins here.
 
-use crate::domains::{auth, messaging, passkeys, privacy, roles, security, two_factor, users};
+use crate::domains::{account, auth, messaging, passkeys, privacy, roles, security, two_factor, users};
 use crate::gate;
 use crate::kernel::personal_data::Part;
 
@@ -13,6 +13,7 @@ pub const PARTS: &[Part] = &[
     roles::PERSONAL_DATA,
     two_factor::PERSONAL_DATA,
     passkeys::PERSONAL_DATA,
+    account::PERSONAL_DATA,
     security::PERSONAL_DATA,
     privacy::PERSONAL_DATA,
     auth::PERSONAL_DATA,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::personal_data::PARTS;
-use crate::domains::{auth, passkeys, privacy, roles, security, two_factor};
+use crate::domains::{account, auth, passkeys, privacy, roles, security, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
@@ -26,7 +26,7 @@ pub async fn run(app: App) {
 /// Who does the jobs of which kind: each domain adds its own.
 fn handlers() -> Handlers {
     let handlers = security::jobs::handlers(auth::jobs::handlers(Handlers::default()));
-    privacy::jobs::handlers(handlers, PARTS)
+    privacy::jobs::handlers(roles::jobs::handlers(handlers), PARTS)
 }
 
 /// What is done every ten minutes.
@@ -41,6 +41,8 @@ async fn periodic(app: &App) {
         forget("changes of e-mail addresses that have expired", auth::jobs::delete_expired_email_changes(app)).await;
         forget("archives that have expired", privacy::jobs::delete_expired_exports(app)).await;
         forget("old security events and alerts", security::jobs::delete_old(app)).await;
+        forget("old events of accounts", account::jobs::delete_old_events(app)).await;
+        forget("nodes that were killed", account::jobs::delete_lost_nodes(app)).await;
         forget("old idempotency keys", gate::jobs::delete_old_idempotency_keys(app)).await;
         tokio::time::sleep(INTERVAL).await;
     }

@@ -75,6 +75,9 @@ async fn an_address_changes_when_the_new_one_confirms_and_other_sessions_end() {
     let tokens = post(&node, "/v1/auth/refresh", json!({ "refreshToken": ann.refresh })).await.ok();
     let me = node.rest(Method::GET, "/v1/auth/me", tokens["accessToken"].as_str(), None).await.ok();
     assert_eq!(me["email"], "ann@example.org");
+    let ann = User { token: tokens["accessToken"].as_str().unwrap().into(), ..ann };
+    let told = crate::account::kinds::told(&other, &ann, 2).await;
+    assert_eq!(told, ["session SESSION_END_REASON_SECURITY_CHANGED", "SECURITY_CHANGE_EMAIL_CHANGED"]);
     log_in(&node, "ann@example.com", PASSWORD).await.refused(401, "INVALID_CREDENTIALS", 1002);
     log_in(&node, "ann@example.org", PASSWORD).await.ok();
     // The old address is free for somebody else.

@@ -13,11 +13,11 @@ use crate::harness::{Node, World, eventually, number, soon};
 const CONNECT: &str = "/v1/messages/connect";
 
 /// An open WebSocket.
-struct Socket(WebSocketStream<TcpStream>);
+pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     /// With a token as a browser gives it, by a subprotocol.
-    async fn open(node: &Node, path: &str, token: &str) -> Self {
+    pub async fn open(node: &Node, path: &str, token: &str) -> Self {
         Self::try_open(node, path, Some(token)).await.unwrap()
     }
 
@@ -44,7 +44,7 @@ impl Socket {
     }
 
     /// The next message, or the error that comes before the end.
-    async fn hear(&mut self) -> Value {
+    pub async fn hear(&mut self) -> Value {
         loop {
             match soon(self.0.next()).await.unwrap().unwrap() {
                 Message::Text(text) => break serde_json::from_str(&text).unwrap(),
@@ -55,7 +55,7 @@ impl Socket {
     }
 
     /// The close code and reason, which come next.
-    async fn closed(&mut self) -> (u16, String) {
+    pub async fn closed(&mut self) -> (u16, String) {
         match soon(self.0.next()).await.unwrap().unwrap() {
             Message::Close(Some(frame)) => (frame.code.into(), frame.reason.to_string()),
             other => panic!("{other:?}"),

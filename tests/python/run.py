@@ -12,8 +12,8 @@ from rialto_process import Rialto
 HERE = Path(__file__).parent
 # How long a script may take, in seconds. Nothing comes near it but a hang.
 LIMIT = 120
-# Those that can share a server. crash_client starts its own, to kill it, identity_client one that asks more of accounts,
-# webhook_client one that calls it; envoy_client starts gateways.
+# Those that can share a server. crash_client and account_client start their own, to kill it, identity_client one that asks
+# more of accounts, webhook_client one that calls it; envoy_client starts gateways.
 ON_SHARED_SERVER = [
     "stubs_client",
     "two_factor_client",
@@ -22,7 +22,7 @@ ON_SHARED_SERVER = [
     "openapi_client",
     "websocket_client",
 ]
-SCRIPTS = [*ON_SHARED_SERVER, "identity_client", "crash_client", "webhook_client", "envoy_client"]
+SCRIPTS = [*ON_SHARED_SERVER, "identity_client", "crash_client", "account_client", "webhook_client", "envoy_client"]
 
 
 def run(script: str, temporary: Path, server: Rialto | None) -> tuple[int, int]:

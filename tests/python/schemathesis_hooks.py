@@ -32,7 +32,11 @@ CREDENTIAL = {
 }
 
 # These have no end of their own.
-STREAMS = ("GET /v1/conversations/{conversationId}/events", "GET /v1/security/alert-changes")
+STREAMS = (
+    "GET /v1/account/events",
+    "GET /v1/conversations/{conversationId}/events",
+    "GET /v1/security/alert-changes",
+)
 
 # An id that no account has.
 NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::Duration;
+use diesel_async::AsyncConnection;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tonic::Extensions;
 use uuid::Uuid;
@@ -20,6 +21,7 @@ use super::sessions::Sessions;
 use super::tokens::Keys;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
+use crate::proto::rialto::account::v1::SessionEndReason;
 
 /// The cookie of the access token. The prefix makes browsers take it only from this very host, over TLS or on loopback, and
 /// for every path.
@@ -302,8 +304,10 @@ impl AuthService {
         let Given::Once(token) = &browser.refresh else { return Ok(()) };
         let mut conn = self.app.db.get().await?;
         let Some(session) = RefreshToken::session(&mut conn, token).await? else { return Ok(()) };
-        Session::revoke(&mut conn, session.id, self.app.clock.now()).await?;
+        let (why, now) = (SessionEndReason::Replaced, self.app.clock.now());
+        let told = conn.transaction(async |conn| Session::revoke(conn, session.id, why, now).await).await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(session.account_id).await;
         Ok(())
     }

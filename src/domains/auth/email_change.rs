@@ -8,7 +8,6 @@ use chrono::{DateTime, Duration, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
-use super::jobs;
 use super::login::not_active;
 use super::mails;
 use super::model::email_change::{EmailChange, EmailUndo};
@@ -16,11 +15,13 @@ use super::model::registration::Registration;
 use super::model::{Account, Session, fold_email};
 use super::registration::{expired_token, invalid_token};
 use super::service::AuthService;
+use super::{jobs, security_changed};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::kernel::jobs::{Failure, NewJob};
+use crate::proto::rialto::account::v1::{SecurityChange, SessionEndReason};
 use crate::proto::rialto::auth::v1::AccountState;
 
 /// How long the old address may take the account back after a change was asked for.
@@ -65,7 +66,7 @@ impl AuthService {
         if change.token_expires_at.is_none_or(|expires_at| expires_at <= now) {
             return Err(expired_token());
         }
-        let changed = conn
+        let (changed, told) = conn
             .transaction(async |conn| {
                 active(conn, change.account_id).await?;
                 if !EmailChange::take(conn, token).await? {
@@ -73,11 +74,14 @@ impl AuthService {
                 }
                 let changed = Account::set_email(conn, change.account_id, &change.new_email, now).await?;
                 Registration::delete_all(conn, &change.new_email).await?;
-                Session::revoke_others(conn, change.account_id, change.session_id, now).await?;
-                Ok(changed)
+                let why = SessionEndReason::SecurityChanged;
+                let told = Session::revoke_others(conn, changed.id, change.session_id, why, now).await?;
+                let told = told.and(security_changed(conn, changed.id, SecurityChange::EmailChanged, now).await?);
+                Ok((changed, told))
             })
             .await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(changed.id).await;
         Ok(changed)
     }
@@ -93,7 +97,7 @@ impl AuthService {
         // A password that nobody knows.
         let hash = self.passwords.hash(self.app.rng.token()?).await?;
         let mut conn = self.app.db.get().await?;
-        conn.transaction(async |conn| {
+        let taken = conn.transaction(async |conn| {
             let (account, _) = Account::lock(conn, undo.account_id).await?.ok_or_else(invalid_token)?;
             if account.state() == AccountState::Deleted || !undo.take(conn, token).await? {
                 return Err(invalid_token());
@@ -103,12 +107,15 @@ impl AuthService {
                 Account::set_email(conn, account.id, &undo.email, now).await?;
             }
             Account::set_password(conn, account.id, None, &hash, now).await?;
-            Account::revoke_sessions(conn, account.id, now).await?;
-            jobs::reset_password(&self.app, &undo.email)?.enqueue(conn).await
-        })
-        .await?;
+            jobs::reset_password(&self.app, &undo.email)?.enqueue(conn).await?;
+            let why = SessionEndReason::SecurityChanged;
+            let told = Account::revoke_sessions(conn, account.id, why, now).await?;
+            Ok(told.and(security_changed(conn, account.id, SecurityChange::EmailChanged, now).await?))
+        });
+        let told = taken.await?;
         drop(conn);
         tracing::warn!(account = %undo.account_id, "a change of an e-mail address was taken back");
+        self.app.account_events.announce(told).await;
         self.sessions.changed(undo.account_id).await;
         crate::kernel::jobs::wake(&self.app).await;
         Ok(undo.account_id)

@@ -19,9 +19,11 @@ use super::passwords::Match;
 use super::service::AuthService;
 use super::wire::{device, state_name};
 use crate::domains::two_factor::{self, Proof};
+use crate::kernel::account_events::Announcement;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::security::{Event, Kind};
+use crate::proto::rialto::account::v1::SessionEndReason;
 use crate::proto::rialto::auth::v1::{AccountState, LoginRequest, SecondFactor};
 
 /// How long a challenge waits for its code.
@@ -45,8 +47,8 @@ pub struct Opened {
     pub tokens: Tokens,
     /// For the next login from the same device.
     pub device_token: String,
-    /// Whether other sessions were ended for it.
-    ended_others: bool,
+    /// Other sessions that were ended for it.
+    ended_others: Option<Announcement>,
     /// Whether its owner is told by mail.
     notified: bool,
 }
@@ -72,7 +74,7 @@ impl AuthService {
         let attempt = self.throttle.password(&request.email, &request.device_token, &client).await?;
         let verified = attempt.judge(self.verify_password(&request.email, request.password).await).await?;
         let mut conn = self.app.db.get().await?;
-        let begun = conn
+        let mut begun = conn
             .transaction(async |conn| {
                 // A password change or suspension that was faster has ended this session before it began.
                 let locked = Account::lock(conn, verified.id).await?;
@@ -95,7 +97,7 @@ impl AuthService {
             })
             .await?;
         drop(conn);
-        if let Begun::Session(opened) = &begun {
+        if let Begun::Session(opened) = &mut begun {
             self.announce(opened).await;
         }
         Ok(begun)
@@ -116,13 +118,13 @@ impl AuthService {
         if challenge.client != client.fingerprint(self.app.config.server.ipv6_prefix) {
             return Err(Challenge::void());
         }
-        let opened = if proof.can_be_guessed() {
+        let mut opened = if proof.can_be_guessed() {
             let attempt = self.throttle.code(challenge.account_id, device_token, &client).await?;
             attempt.judge(self.open_challenged(challenge, token, proof, device_token, client).await).await?
         } else {
             self.open_challenged(challenge, token, proof, device_token, client).await?
         };
-        self.announce(&opened).await;
+        self.announce(&mut opened).await;
         Ok(opened)
     }
 
@@ -244,10 +246,11 @@ impl AuthService {
         Ok((token, notify))
     }
 
-    /// Tells the other nodes what came with a session.
-    pub(super) async fn announce(&self, opened: &Opened) {
+    /// Tells the account and the other nodes what came with a session.
+    pub(super) async fn announce(&self, opened: &mut Opened) {
         self.app.security.seen(opened.account_id);
-        if opened.ended_others {
+        if let Some(told) = opened.ended_others.take() {
+            self.app.account_events.announce(told).await;
             self.sessions.changed(opened.account_id).await;
         }
         if opened.notified {
@@ -255,14 +258,14 @@ impl AuthService {
         }
     }
 
-    /// Ends the sessions that were used longest ago, if one more would be too many; returns whether it did.
-    async fn make_room(&self, conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
+    /// Ends the sessions that were used longest ago, if one more would be too many.
+    async fn make_room(&self, conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Option<Announcement>, Error> {
         let keep = self.app.config.auth.max_sessions.max(1) - 1;
         let over = Session::live_beyond(conn, id, now, keep).await?;
-        if !over.is_empty() {
-            Session::revoke_all(conn, &over, now).await?;
+        if over.is_empty() {
+            return Ok(None);
         }
-        Ok(!over.is_empty())
+        Session::revoke_all(conn, &over, SessionEndReason::TooManySessions, now).await.map(Some)
     }
 
     pub(super) fn tokens(

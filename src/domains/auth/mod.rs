@@ -45,9 +45,11 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
+use crate::kernel::account_events::{self, Announcement, Event};
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::proto::rialto::account::v1::{SecurityChange, SecurityChanged, SessionEndReason};
 use crate::proto::rialto::policy::v1::Role;
 
 pub use administration::{StateChange, change_state, may_act_on};
@@ -63,7 +65,7 @@ pub use personal_data::PERSONAL_DATA;
 pub use service::AuthService;
 pub use sessions::{Sessions, StreamGuard};
 pub use tokens::Keys;
-pub use wire::state_name;
+pub use wire::{device, state_name};
 
 /// Gives an account the name that others see.
 pub async fn rename(conn: &mut Conn, id: Uuid, display_name: &str, now: DateTime<Utc>) -> Result<(), Error> {
@@ -85,21 +87,35 @@ pub async fn set_role(conn: &mut Conn, id: Uuid, role: Role, now: DateTime<Utc>)
 
 /// Notes whether an account has a second factor, after one was added or taken, and ends its sessions, but for `keep`. To be
 /// called in the transaction that does it, which begins with this or with [`lock_second_factor`]: both lock the account, which
-/// a login locks too. After the commit comes [`Sessions::changed`].
+/// a login locks too. After the commit the account is told, and then [`Sessions::changed`].
 pub async fn set_two_factor(
     conn: &mut Conn,
     account_id: Uuid,
     enabled: bool,
     keep: Option<Uuid>,
+    change: SecurityChange,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<Announcement, Error> {
     if !model::Account::set_two_factor(conn, account_id, enabled, now).await? {
         return Err(Error::not_found("account"));
     }
-    match keep {
-        Some(session_id) => model::Session::revoke_others(conn, account_id, session_id, now).await,
-        None => model::Account::revoke_sessions(conn, account_id, now).await.map(drop),
-    }
+    let why = SessionEndReason::SecurityChanged;
+    let ended = match keep {
+        Some(session_id) => model::Session::revoke_others(conn, account_id, session_id, why, now).await?,
+        None => model::Account::revoke_sessions(conn, account_id, why, now).await?,
+    };
+    Ok(ended.and(security_changed(conn, account_id, change, now).await?))
+}
+
+/// Tells an account that how one logs in to it was changed.
+async fn security_changed(
+    conn: &mut Conn,
+    account_id: Uuid,
+    change: SecurityChange,
+    now: DateTime<Utc>,
+) -> Result<Announcement, Error> {
+    let event = Event::SecurityChanged(SecurityChanged { change: change.into() });
+    account_events::append(conn, &[(account_id, event)], now).await
 }
 
 /// An account of the demo data.

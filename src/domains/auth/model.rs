@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod email_change;
+pub mod ending;
 pub mod registration;
 pub mod reset;
 pub mod states;
@@ -11,11 +12,13 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::kernel::account_events::Announcement;
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::policy;
 use crate::kernel::rng::hash_token;
+use crate::proto::rialto::account::v1::SessionEndReason;
 use crate::proto::rialto::policy::v1::Role;
 use crate::schema::{accounts, refresh_tokens, sessions};
 
@@ -118,19 +121,6 @@ impl Account {
             .await?;
         Ok(updated == 1)
     }
-
-    /// Invalidates every access token and session of the account. False when there is no such account.
-    pub async fn revoke_sessions(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
-        let raised = diesel::update(accounts::table.find(id))
-            .set((accounts::token_version.eq(accounts::token_version + 1), accounts::updated_at.eq(now)))
-            .execute(conn)
-            .await?;
-        diesel::update(sessions::table.filter(sessions::account_id.eq(id)).filter(sessions::revoked_at.is_null()))
-            .set(sessions::revoked_at.eq(now))
-            .execute(conn)
-            .await?;
-        Ok(raised == 1)
-    }
 }
 
 impl NewAccount {
@@ -230,15 +220,6 @@ impl Session {
         Ok(rows)
     }
 
-    /// Ends one session.
-    pub async fn revoke(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
-        diesel::update(sessions::table.find(id).filter(sessions::revoked_at.is_null()))
-            .set(sessions::revoked_at.eq(now))
-            .execute(conn)
-            .await?;
-        Ok(())
-    }
-
     /// Notes that the owner has proved who they are.
     pub async fn reauthenticated(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
         diesel::update(sessions::table.find(id)).set(sessions::reauthenticated_at.eq(now)).execute(conn).await?;
@@ -253,16 +234,6 @@ impl Session {
             .filter(sessions::expires_at.gt(now))
             .select(sessions::reauthenticated_at);
         Ok(live.first(conn).await.optional()?.flatten())
-    }
-
-    /// Ends the other sessions of an account.
-    pub async fn revoke_others(conn: &mut Conn, account_id: Uuid, keep: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
-        let others = sessions::table
-            .filter(sessions::account_id.eq(account_id))
-            .filter(sessions::id.ne(keep))
-            .filter(sessions::revoked_at.is_null());
-        diesel::update(others).set(sessions::revoked_at.eq(now)).execute(conn).await?;
-        Ok(())
     }
 
     /// Notes that the session was used and goes on.
@@ -319,7 +290,7 @@ pub enum Exchange {
     /// Its session or account is not live.
     Ended,
     /// It had been used before; the session is revoked now.
-    Reused(Session),
+    Reused(Session, Announcement),
     /// It had been used so shortly before that it may be the same client, twice at once. Nothing has changed.
     Superseded,
 }
@@ -384,8 +355,8 @@ impl RefreshToken {
             if tolerance.is_some_and(|tolerance| session.is_live(now) && used_at + tolerance > now) {
                 return Ok(Exchange::Superseded);
             }
-            Session::revoke(conn, session.id, now).await?;
-            return Ok(Exchange::Reused(session));
+            let told = Session::revoke(conn, session.id, SessionEndReason::RefreshTokenReused, now).await?;
+            return Ok(Exchange::Reused(session, told));
         }
         if token.expires_at <= now {
             return Ok(Exchange::Expired);

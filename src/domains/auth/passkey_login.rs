@@ -29,7 +29,7 @@ impl AuthService {
     ) -> Result<Opened, Error> {
         let account_id = assertion.account_id()?;
         let mut conn = self.app.db.get().await?;
-        let opened = conn
+        let mut opened = conn
             .transaction(async |conn| {
                 let locked = Account::lock(conn, account_id).await?;
                 // First the signature: nobody else learns of a state, or whether there is an account.
@@ -40,7 +40,7 @@ impl AuthService {
             })
             .await?;
         drop(conn);
-        self.announce(&opened).await;
+        self.announce(&mut opened).await;
         Ok(opened)
     }
 

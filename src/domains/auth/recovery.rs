@@ -7,11 +7,13 @@ use super::login::{Tokens, not_active};
 use super::model::reset::PasswordReset;
 use super::model::{Account, RefreshToken, Session};
 use super::registration::{expired_token, invalid_token};
+use super::security_changed;
 use super::service::AuthService;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::jobs::NewJob;
 use crate::kernel::security::{Event, Kind};
+use crate::proto::rialto::account::v1::{SecurityChange, SessionEndReason};
 use crate::proto::rialto::auth::v1::{ChangePasswordRequest, ResetPasswordRequest};
 
 impl AuthService {
@@ -38,17 +40,20 @@ impl AuthService {
         let known = [account.email.clone(), account.display_name.clone()];
         let hash = self.passwords.hash_new("new_password", new_password, known).await?;
         let mut conn = self.app.db.get().await?;
-        conn.transaction(async |conn| {
+        let reset = conn.transaction(async |conn| {
             if !PasswordReset::take(conn, &token).await? {
                 return Err(invalid_token());
             }
             Account::set_password(conn, account.id, None, &hash, now).await?;
             Account::email_is_verified(conn, account.id, now).await?;
-            Account::revoke_sessions(conn, account.id, now).await?;
-            jobs::notice(&self.app, account.id, Notice::PasswordChanged)?.enqueue(conn).await
-        })
-        .await?;
+            jobs::notice(&self.app, account.id, Notice::PasswordChanged)?.enqueue(conn).await?;
+            let why = SessionEndReason::SecurityChanged;
+            let told = Account::revoke_sessions(conn, account.id, why, now).await?;
+            Ok(told.and(security_changed(conn, account.id, SecurityChange::PasswordChanged, now).await?))
+        });
+        let told = reset.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(account.id).await;
         if let Err(error) = self.throttle.clear(&account).await {
             tracing::warn!(account = %account.id, %error, "locks outlive the reset of a password");
@@ -86,7 +91,7 @@ impl AuthService {
         let hash = self.passwords.hash_new("new_password", new_password, known).await?;
         let (now, refresh) = (self.app.clock.now(), self.app.rng.token()?);
         let mut conn = self.app.db.get().await?;
-        let (changed, ends) = conn
+        let (changed, ends, told) = conn
             .transaction(async |conn| {
                 let changed = Account::set_password(conn, account.id, Some(&old), &hash, now).await?;
                 let overtaken = || Error::new(Reason::ResourceConflict, "the password was changed at the same time");
@@ -98,16 +103,18 @@ impl AuthService {
                 let ended = || Error::new(Reason::SessionRevoked, "the session has ended");
                 let own = live.iter().find(|session| session.id == caller.session_id).ok_or_else(ended)?;
                 let others: Vec<_> = live.iter().map(|session| session.id).filter(|id| *id != own.id).collect();
-                Session::revoke_all(conn, &others, now).await?;
                 let expires_at = self.lifetimes().end(own.created_at, now);
                 RefreshToken::void(conn, own.id, now).await?;
                 RefreshToken::insert(conn, &refresh, own.id, now, expires_at).await?;
                 Session::extend(conn, own.id, now, expires_at).await?;
                 jobs::notice(&self.app, account.id, Notice::PasswordChanged)?.enqueue(conn).await?;
-                Ok((changed, expires_at))
+                let told = Session::revoke_all(conn, &others, SessionEndReason::SecurityChanged, now).await?;
+                let told = told.and(security_changed(conn, account.id, SecurityChange::PasswordChanged, now).await?);
+                Ok((changed, expires_at, told))
             })
             .await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(account.id).await;
         crate::kernel::jobs::wake(&self.app).await;
         self.tokens(&changed, caller.session_id, refresh, now, ends)

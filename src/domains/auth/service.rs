@@ -25,6 +25,7 @@ use crate::kernel::rates::{Rate, Subject};
 use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
 use crate::kernel::wire;
+use crate::proto::rialto::account::v1::SessionEndReason;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthService as Contract;
 use crate::proto::rialto::auth::v1::{
     ApproveAccountRequest, ApproveAccountResponse, ChangePasswordRequest, ChangePasswordResponse,
@@ -79,12 +80,15 @@ impl AuthService {
         let mut conn = self.app.db.get().await?;
         let revoked = conn.transaction(async |conn| {
             administration::may_act_on(conn, by, account_id, now).await?;
-            Account::revoke_sessions(conn, account_id, now).await
+            let own = by.account_id == account_id;
+            let why = if own { SessionEndReason::LoggedOut } else { SessionEndReason::Revoked };
+            Account::revoke_sessions(conn, account_id, why, now).await
         });
-        let found = revoked.await?;
+        let told = revoked.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(account_id).await;
-        if found { Ok(()) } else { Err(Error::not_found("account")) }
+        Ok(())
     }
 
     async fn change_state(&self, by: &Caller, id: &str, change: StateChange<'_>) -> Result<Account, Error> {
@@ -113,9 +117,10 @@ impl AuthService {
             Exchange::Unknown => Err(Error::new(Reason::TokenInvalid, "the refresh token is not valid")),
             Exchange::Expired => Err(Error::new(Reason::TokenExpired, "the refresh token has expired")),
             Exchange::Ended => Err(Error::new(Reason::SessionRevoked, "the session has ended")),
-            Exchange::Reused(session) => {
+            Exchange::Reused(session, told) => {
                 tracing::warn!(account = %session.account_id, session = %session.id, "a refresh token was used twice");
                 self.app.security.record(Event::about(Kind::RefreshTokenReused, session.account_id));
+                self.app.account_events.announce(told).await;
                 self.sessions.changed(session.account_id).await;
                 let message = "the refresh token was used before; the session has ended";
                 Err(Error::new(Reason::SessionRevoked, message))
@@ -316,8 +321,11 @@ impl Contract for AuthService {
             self.revoke_all(&caller, caller.account_id).await?;
         } else {
             let mut conn = self.app.db.get().await?;
-            Session::revoke(&mut conn, caller.session_id, self.app.clock.now()).await?;
+            let (why, now) = (SessionEndReason::LoggedOut, self.app.clock.now());
+            let ended = conn.transaction(async |conn| Session::revoke(conn, caller.session_id, why, now).await);
+            let told = ended.await?;
             drop(conn);
+            self.app.account_events.announce(told).await;
             self.sessions.changed(caller.account_id).await;
         }
         if let Some(browser) = browser {
@@ -362,11 +370,11 @@ impl Contract for AuthService {
         let id = wire::id("session_id", &request.into_inner().session_id)?;
         caller.trail.about(Target::Session(id));
         let mut conn = self.app.db.get().await?;
-        let revoked = Session::revoke_own(&mut conn, caller.account_id, id, self.app.clock.now()).await?;
+        let now = self.app.clock.now();
+        let revoked = conn.transaction(async |conn| Session::revoke_own(conn, caller.account_id, id, now).await);
+        let told = revoked.await?.ok_or_else(|| Error::not_found("session"))?;
         drop(conn);
-        if !revoked {
-            return Err(Error::not_found("session").into());
-        }
+        self.app.account_events.announce(told).await;
         if let Some(browser) = browser.filter(|_| id == caller.session_id) {
             browser.clear();
         }

@@ -12,10 +12,12 @@ use super::relying_party::{fault, relying_party};
 use super::wire;
 use crate::domains::auth::{self, AuthService, Browser, Client, Sessions};
 use crate::domains::two_factor;
+use crate::kernel::account_events::Announcement;
 use crate::kernel::app::App;
 use crate::kernel::caller::{ActingAccount, Caller};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::wire::{id, timestamp, to_struct};
+use crate::proto::rialto::account::v1::SecurityChange;
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyService as Contract;
 use crate::proto::rialto::passkeys::v1::{
     BeginLoginRequest, BeginLoginResponse, BeginReauthenticationRequest, BeginReauthenticationResponse,
@@ -88,7 +90,7 @@ impl PasskeyService {
             wire::stored(Ceremony::take(&mut conn, &request.ceremony_token, &purpose, now).await?)?;
         let credential = webauthn.finish_passkey_registration(&made, &state).map_err(|error| unfit(&error))?;
         let row = self.row(caller, name, &credential)?;
-        let backup_codes = conn
+        let (backup_codes, told) = conn
             .transaction(async |conn| {
                 let had = auth::lock_second_factor(conn, caller.account_id).await?;
                 // A passkey outlives the session. Whoever has just reset the password has ended it.
@@ -103,18 +105,20 @@ impl PasskeyService {
                     let message = "this passkey belongs to an account already";
                     return Err(Error::new(Reason::ResourceAlreadyExists, message).at_field("credential"));
                 }
-                auth::set_two_factor(conn, caller.account_id, true, Some(caller.session_id), now).await?;
                 auth::jobs::notice(&self.app, caller.account_id, client.notice(auth::jobs::Notice::PasskeyAdded, now))?
                     .enqueue(conn)
                     .await?;
-                if had {
-                    return Ok(Vec::new());
-                }
-                two_factor::new_backup_codes(&self.app, conn, caller.account_id, now).await
+                let backup_codes = if had {
+                    Vec::new()
+                } else {
+                    two_factor::new_backup_codes(&self.app, conn, caller.account_id, now).await?
+                };
+                let (keep, change) = (Some(caller.session_id), SecurityChange::PasskeyAdded);
+                Ok((backup_codes, auth::set_two_factor(conn, caller.account_id, true, keep, change, now).await?))
             })
             .await?;
         drop(conn);
-        self.changed(caller).await;
+        self.changed(caller, told).await;
         Ok((row, backup_codes))
     }
 
@@ -139,29 +143,31 @@ impl PasskeyService {
         let passkey_id = id("passkey_id", passkey_id)?;
         self.sessions.require_recent_authentication(caller).await?;
         let (mut conn, now) = (self.app.db.get().await?, self.app.clock.now());
-        conn.transaction(async |conn| {
+        let deleted = conn.transaction(async |conn| {
             auth::lock_second_factor(conn, caller.account_id).await?;
             if !Passkey::delete(conn, caller.account_id, passkey_id).await? {
                 return Err(Error::not_found("passkey"));
             }
             let left = Passkey::count(conn, caller.account_id).await? > 0;
             let left = left || two_factor::has_authenticator(conn, caller.account_id).await?;
-            auth::set_two_factor(conn, caller.account_id, left, Some(caller.session_id), now).await?;
             if !left {
                 two_factor::delete_backup_codes(conn, caller.account_id).await?;
             }
             auth::jobs::notice(&self.app, caller.account_id, client.notice(auth::jobs::Notice::PasskeyRemoved, now))?
                 .enqueue(conn)
-                .await
-        })
-        .await?;
+                .await?;
+            let (keep, change) = (Some(caller.session_id), SecurityChange::PasskeyRemoved);
+            auth::set_two_factor(conn, caller.account_id, left, keep, change, now).await
+        });
+        let told = deleted.await?;
         drop(conn);
-        self.changed(caller).await;
+        self.changed(caller, told).await;
         Ok(())
     }
 
-    /// Tells the other nodes of a change that was committed, and the worker of its mail.
-    async fn changed(&self, caller: &Caller) {
+    /// Tells the account and the other nodes of a change that was committed, and the worker of its mail.
+    async fn changed(&self, caller: &Caller, told: Announcement) {
+        self.app.account_events.announce(told).await;
         self.sessions.changed(caller.account_id).await;
         crate::kernel::jobs::wake(&self.app).await;
     }

@@ -9,6 +9,7 @@
 mod casl;
 mod change;
 mod directory;
+mod events;
 mod graph;
 mod model;
 mod personal_data;

@@ -254,6 +254,18 @@ impl Assignment {
         Ok(rows.order(account_roles::role_id).select(Self::as_select()).load(conn).await?)
     }
 
+    /// Accounts after this one that have one of these roles, in the order of their ids, also such whose role has expired.
+    pub async fn holders(conn: &mut Conn, roles: &[Uuid], after: Uuid, limit: i64) -> Result<Vec<Uuid>, Error> {
+        let holders = account_roles::table
+            .filter(account_roles::role_id.eq_any(roles))
+            .filter(account_roles::account_id.gt(after))
+            .order(account_roles::account_id)
+            .select(account_roles::account_id)
+            .distinct()
+            .limit(limit);
+        Ok(holders.load(conn).await?)
+    }
+
     /// Whether it holds.
     pub fn is_live(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.is_none_or(|at| at > now)

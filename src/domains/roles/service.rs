@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::change::{Change, live, require_custom, require_etag};
 use super::directory::Roles;
+use super::events;
 use super::graph::{built_in, built_in_id};
 use super::model::{self, Assignment, Contents, Role, Visible};
 use super::{casl, wire as roles_wire};
@@ -19,7 +20,7 @@ use crate::kernel::caller::{Caller, lacking};
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
-use crate::kernel::{pages, wire};
+use crate::kernel::{jobs, pages, wire};
 use crate::proto::rialto::policy::v1::Role as BuiltIn;
 use crate::proto::rialto::roles::v1::role_service_server::RoleService as Contract;
 use crate::proto::rialto::roles::v1::{
@@ -115,6 +116,7 @@ impl RoleService {
             role.version += 1;
             role.updated_at = change.now;
             role.update(conn, &contents).await?;
+            events::enqueue_changed(&self.app, conn, &change.graph, id).await?;
             let noted = (Some(before), Some(role.noted(&contents)));
             Ok::<_, Error>((change.version, roles_wire::role(&role, &contents), noted))
         });
@@ -123,6 +125,7 @@ impl RoleService {
         caller.trail.changed(before, after);
         self.app.security.record(Event::about(Kind::PrivilegeChanged, caller.account_id).detail("role updated"));
         self.roles.changed(version, None).await;
+        jobs::wake(&self.app).await;
         Ok(role)
     }
 
@@ -137,14 +140,18 @@ impl RoleService {
             require_etag(&role, &request.etag)?;
             change.require_roles(&[id])?;
             let contents = Role::contents(conn, std::slice::from_ref(&role)).await?.pop().unwrap_or_default();
+            events::enqueue_changed(&self.app, conn, &change.graph, id).await?;
+            let told = events::deleted(conn, &role, change.now).await?;
             Role::delete(conn, id).await?;
-            Ok::<_, Error>((change.version, role.noted(&contents)))
+            Ok::<_, Error>((change.version, role.noted(&contents), told))
         });
-        let (version, before) = changed.await?;
+        let (version, before, told) = changed.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         caller.trail.changed(Some(before), None);
         self.app.security.record(Event::about(Kind::PrivilegeChanged, caller.account_id).detail("role deleted"));
         self.roles.changed(version, None).await;
+        jobs::wake(&self.app).await;
         Ok(())
     }
 
@@ -192,8 +199,10 @@ impl RoleService {
                 change.require_reach(account_id, current, &others)?;
                 auth::set_role(conn, account_id, new, change.now).await?;
                 let noted = (Some(model::noted_built_in(current)), Some(model::noted_built_in(new)));
+                let told = events::assigned(conn, account_id, &role, None, change.now).await?;
                 // A trigger has counted this change of the account too.
-                return Ok((model::version(conn).await?, roles_wire::built_in_assignment(account_id, new), noted));
+                let version = model::version(conn).await?;
+                return Ok((version, roles_wire::built_in_assignment(account_id, new), noted, told));
             }
             change.require_reach(account_id, current, &others)?;
             if others.iter().filter(|other| **other != role_id).count() >= MAX_ASSIGNED {
@@ -204,10 +213,12 @@ impl RoleService {
             assignment.store(conn).await?;
             let before = assignments.iter().find(|before| before.role_id == role_id);
             let noted = (before.map(|before| before.noted(&role)), Some(assignment.noted(&role)));
-            Ok((change.version, proto::Assignment::from((&assignment, role.name.as_str())), noted))
+            let told = events::assigned(conn, account_id, &role, expires_at, change.now).await?;
+            Ok((change.version, proto::Assignment::from((&assignment, role.name.as_str())), noted, told))
         });
-        let (version, assignment, (before, after)) = changed.await?;
+        let (version, assignment, (before, after), told) = changed.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         caller.trail.changed(before, after);
         self.tell(caller, version, account_id, role_id, "role assigned").await;
         Ok(assignment)
@@ -244,10 +255,12 @@ impl RoleService {
                     noted
                 }
             };
-            Ok((model::version(conn).await?, noted))
+            let told = events::unassigned(conn, account_id, &role, change.now).await?;
+            Ok((model::version(conn).await?, noted, told))
         });
-        let (version, (before, after)) = changed.await?;
+        let (version, (before, after), told) = changed.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         caller.trail.changed(before, after);
         self.tell(caller, version, account_id, role_id, "role unassigned").await;
         Ok(())

@@ -15,6 +15,7 @@ use super::{Proof, codes, digits, missing, new_backup_codes, not_enabled, wrong_
 use crate::domains::auth::jobs::Notice;
 use crate::domains::auth::{self, Confirmation, Sessions};
 use crate::domains::passkeys;
+use crate::kernel::account_events::Announcement;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
@@ -23,6 +24,7 @@ use crate::kernel::jobs;
 use crate::kernel::security::{Event, Kind};
 use crate::kernel::trail::Target;
 use crate::kernel::wire::{self, timestamp};
+use crate::proto::rialto::account::v1::SecurityChange;
 use crate::proto::rialto::twofactor::v1::two_factor_service_server::TwoFactorService as Contract;
 use crate::proto::rialto::twofactor::v1::{
     DisableRequest, DisableResponse, EnableRequest, EnableResponse, GetBackupCodesRequest, GetBackupCodesResponse,
@@ -69,12 +71,13 @@ impl TwoFactorService {
     }
 
     /// Enables what was set up, if the code is one of its secret.
-    async fn enable_with(&self, caller: &Caller, code: &str) -> Result<Vec<String>, Error> {
+    async fn enable_with(&self, caller: &Caller, code: &str) -> Result<(Vec<String>, Announcement), Error> {
         let mut conn = self.app.db.get().await?;
         let now = self.app.clock.now();
         conn.transaction(async |conn| {
             // First, so that everybody locks the account before its rows.
-            auth::set_two_factor(conn, caller.account_id, true, Some(caller.session_id), now).await?;
+            let (keep, change) = (Some(caller.session_id), SecurityChange::TwoFactorEnabled);
+            let told = auth::set_two_factor(conn, caller.account_id, true, keep, change, now).await?;
             let enrolment = Enrolment::of(conn, caller.account_id).await?.ok_or_else(not_enabled)?;
             if enrolment.enabled_at.is_some() {
                 return Err(already_enabled());
@@ -87,7 +90,7 @@ impl TwoFactorService {
                 return Err(already_enabled());
             }
             self.tell(conn, caller.account_id, Notice::TwoFactorEnabled).await?;
-            new_backup_codes(&self.app, conn, caller.account_id, now).await
+            Ok((new_backup_codes(&self.app, conn, caller.account_id, now).await?, told))
         })
         .await
     }
@@ -154,7 +157,8 @@ impl Contract for TwoFactorService {
         let caller = Caller::of(request.extensions())?;
         let code = digits(&request.into_inner().code)?;
         let attempt = self.confirmation.count(&caller).await?;
-        let backup_codes = attempt.judge(self.enable_with(&caller, &code).await).await?;
+        let (backup_codes, told) = attempt.judge(self.enable_with(&caller, &code).await).await?;
+        self.app.account_events.announce(told).await;
         self.sessions.changed(caller.account_id).await;
         jobs::wake(&self.app).await;
         Ok(Response::new(EnableResponse { backup_codes }))
@@ -167,18 +171,20 @@ impl Contract for TwoFactorService {
         self.confirmation.confirm(&caller, request.password, Some(proof)).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
-        conn.transaction(async |conn| {
+        let disabled = conn.transaction(async |conn| {
             auth::lock_second_factor(conn, caller.account_id).await?;
             let left = passkeys::count(conn, caller.account_id).await? > 0;
-            auth::set_two_factor(conn, caller.account_id, left, Some(caller.session_id), now).await?;
             if !left {
                 BackupCodes::delete(conn, caller.account_id).await?;
             }
             self.tell(conn, caller.account_id, Notice::TwoFactorDisabled).await?;
-            Enrolment::delete(conn, caller.account_id).await
-        })
-        .await?;
+            Enrolment::delete(conn, caller.account_id).await?;
+            let (keep, change) = (Some(caller.session_id), SecurityChange::TwoFactorDisabled);
+            auth::set_two_factor(conn, caller.account_id, left, keep, change, now).await
+        });
+        let told = disabled.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(caller.account_id).await;
         jobs::wake(&self.app).await;
         Ok(Response::new(DisableResponse {}))
@@ -233,20 +239,21 @@ impl Contract for TwoFactorService {
         self.sessions.require_recent_authentication(&caller).await?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let now = self.app.clock.now();
-        conn.transaction(async |conn| {
+        let reset = conn.transaction(async |conn| {
             auth::may_act_on(conn, &caller, account_id, now).await?;
             if !auth::lock_second_factor(conn, account_id).await? {
                 return Err(not_enabled());
             }
-            auth::set_two_factor(conn, account_id, false, None, now).await?;
             // Who has the lost passkey could log in with it.
             passkeys::delete_all(conn, account_id).await?;
             BackupCodes::delete(conn, account_id).await?;
             self.tell(conn, account_id, Notice::TwoFactorReset).await?;
-            Enrolment::delete(conn, account_id).await
-        })
-        .await?;
+            Enrolment::delete(conn, account_id).await?;
+            auth::set_two_factor(conn, account_id, false, None, SecurityChange::TwoFactorReset, now).await
+        });
+        let told = reset.await?;
         drop(conn);
+        self.app.account_events.announce(told).await;
         self.sessions.changed(account_id).await;
         jobs::wake(&self.app).await;
         self.app.security.record(Event::about(Kind::TwoFactorReset, account_id).by(caller.account_id));

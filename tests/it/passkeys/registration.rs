@@ -75,6 +75,8 @@ async fn passkeys_are_added_listed_renamed_and_deleted_over_rest() {
     let audited = format!("audit_log WHERE method LIKE '%PasskeyService%' AND account_id = '{}'", ann.id);
     // Two added, one renamed, one deleted, once not found, one login; the refused login is nobody's.
     assert_eq!(world.count(&audited).await, 6);
+    let told = crate::account::kinds::told(&node, &ann, 3).await;
+    assert_eq!(told, ["ADDED", "ADDED", "REMOVED"].map(|change| format!("SECURITY_CHANGE_PASSKEY_{change}")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

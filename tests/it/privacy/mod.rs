@@ -122,7 +122,9 @@ async fn live(world: &World, node: &Node) -> Lives {
          INSERT INTO email_changes (account_id, new_email, session_id, created_at)
              VALUES ('{id}', 'annika-qx2@example.com', gen_random_uuid(), now());
          INSERT INTO email_undos (id, account_id, email, created_at, expires_at)
-             VALUES (gen_random_uuid(), '{id}', 'annika-qx0@example.com', now(), now() + interval '1 year');",
+             VALUES (gen_random_uuid(), '{id}', 'annika-qx0@example.com', now(), now() + interval '1 year');
+         INSERT INTO account_connections SELECT gen_random_uuid(), '{id}', gen_random_uuid(), id, 'grpc', '', '', now(), NULL
+             FROM nodes;",
         id = ann.id,
         email = ann.email,
         bob = bob.id,
@@ -210,6 +212,8 @@ async fn an_archive_has_what_is_held_about_somebody_and_nothing_of_others_and_no
     assert_eq!(files["account/known-devices.json"].as_array().unwrap().len(), 1);
     assert_eq!(files["account/email-changes.json"][0]["new_email"], "annika-qx2@example.com");
     assert_eq!(files["account/former-addresses.json"][0]["email"], "annika-qx0@example.com");
+    assert_eq!(files["account-stream/connections.json"][0]["transport"], "grpc");
+    assert_eq!(files["account-stream/events.json"][0]["seq"], 1);
     assert_eq!(files["two-factor/two-factor.json"][0]["backup_codes_left"], 1);
     assert_eq!(files["roles/roles.json"][0]["name"], "helper");
     assert_eq!(files["roles/made.json"][0]["name"], "hers");

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{Account, Session};
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::proto::rialto::account::v1::SessionEndReason;
 use crate::proto::rialto::auth::v1::AccountState;
 use crate::schema::{accounts, sessions};
 
@@ -58,7 +59,8 @@ impl Account {
     /// From active to suspended, and no session is left.
     pub async fn suspend(conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Self, Error> {
         let account = Self::change(conn, id, "active", "suspended", now).await?;
-        Self::revoke_sessions(conn, id, now).await?;
+        // Nobody is left who could be told at once: every stream ends.
+        let _ = Self::revoke_sessions(conn, id, SessionEndReason::AccountClosed, now).await?;
         Ok(account)
     }
 
@@ -76,7 +78,8 @@ impl Account {
             .await
             .optional()?;
         let deleted = deleted.ok_or_else(|| Error::not_found("account"))?;
-        Self::revoke_sessions(conn, id, now).await?;
+        // Nobody is left who could be told at once: every stream ends.
+        let _ = Self::revoke_sessions(conn, id, SessionEndReason::AccountClosed, now).await?;
         Ok(deleted)
     }
 
@@ -205,22 +208,5 @@ impl Session {
             .offset(i64::try_from(keep).unwrap_or(i64::MAX))
             .select(sessions::id);
         Ok(live.load(conn).await?)
-    }
-
-    /// Ends those of these sessions that go on.
-    pub async fn revoke_all(conn: &mut Conn, ids: &[Uuid], now: DateTime<Utc>) -> Result<(), Error> {
-        let live = sessions::table.filter(sessions::id.eq_any(ids)).filter(sessions::revoked_at.is_null());
-        diesel::update(live).set(sessions::revoked_at.eq(now)).execute(conn).await?;
-        Ok(())
-    }
-
-    /// Ends a live session of this account; false when there is none.
-    pub async fn revoke_own(conn: &mut Conn, account_id: Uuid, id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
-        let own = sessions::table
-            .find(id)
-            .filter(sessions::account_id.eq(account_id))
-            .filter(sessions::revoked_at.is_null())
-            .filter(sessions::expires_at.gt(now));
-        Ok(diesel::update(own).set(sessions::revoked_at.eq(now)).execute(conn).await? == 1)
     }
 }

@@ -1,0 +1,1 @@
+DROP TABLE account_connections, nodes, account_events, account_sequences;

@@ -1,0 +1,275 @@
+//! Values of which only the latest counts, such as how far a conversation has got, on their way to the streams of accounts.
+//!
+//! A stream has one slot for each kind of value and topic. What comes before the stream has taken the last one replaces it, so a
+//! slow stream costs no more than its slots; of those it has a bounded number, and is told when it needed more. Nothing is kept
+//! for who is not there, written to Postgres, or sent once for each member of something: accounts that have a stream on this
+//! node follow topics here, and whoever hears of a topic publishes once.
+
+use std::collections::{HashMap, HashSet};
+use std::mem::Discriminant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// Values that wait for one stream. One more, and all of them give way to the news that there were too many.
+const SLOTS: usize = 1024;
+
+/// The streams of this node. `V` is an enum: its variants are the kinds of values.
+pub struct Latest<V>(Mutex<Index<V>>);
+
+impl<V> Default for Latest<V> {
+    fn default() -> Self {
+        Self(Mutex::new(Index { accounts: HashMap::new(), followers: HashMap::new() }))
+    }
+}
+
+struct Index<V> {
+    accounts: HashMap<Uuid, Present<V>>,
+    /// The accounts that follow a topic.
+    followers: HashMap<Uuid, HashSet<Uuid>>,
+}
+
+/// An account that has streams here.
+struct Present<V> {
+    streams: Vec<Arc<Slots<V>>>,
+    topics: HashSet<Uuid>,
+}
+
+struct Slots<V> {
+    waiting: Mutex<Waiting<V>>,
+    filled: Notify,
+}
+
+struct Waiting<V> {
+    values: HashMap<(Uuid, Discriminant<V>), V>,
+    overflowed: bool,
+}
+
+/// What waits for a stream.
+#[derive(Debug, PartialEq)]
+pub struct Taken<V> {
+    /// The latest values, in no order.
+    pub values: Vec<V>,
+    /// There were more than there is room for. What they are of has to be read anew.
+    pub overflowed: bool,
+}
+
+impl<V: Clone> Latest<V> {
+    /// A stream of an account. It gets what is published from now on.
+    pub fn stream(self: &Arc<Self>, account_id: Uuid) -> Stream<V> {
+        let waiting = Mutex::new(Waiting { values: HashMap::new(), overflowed: false });
+        let slots = Arc::new(Slots { waiting, filled: Notify::new() });
+        let mut index = self.index();
+        let present = index.accounts.entry(account_id);
+        let present = present.or_insert_with(|| Present { streams: Vec::new(), topics: HashSet::new() });
+        present.streams.push(Arc::clone(&slots));
+        Stream { latest: Arc::clone(self), account_id, slots }
+    }
+
+    /// Has an account's streams get what is published of these topics, as long as it has one here.
+    pub fn follow(&self, account_id: Uuid, topics: impl IntoIterator<Item = Uuid>) {
+        let mut index = self.index();
+        let Index { accounts, followers } = &mut *index;
+        let Some(present) = accounts.get_mut(&account_id) else { return };
+        for topic in topics {
+            present.topics.insert(topic);
+            followers.entry(topic).or_default().insert(account_id);
+        }
+    }
+
+    /// Ends that for one topic.
+    pub fn unfollow(&self, account_id: Uuid, topic: Uuid) {
+        let mut index = self.index();
+        if let Some(present) = index.accounts.get_mut(&account_id) {
+            present.topics.remove(&topic);
+        }
+        index.forget(topic, account_id);
+    }
+
+    /// Gives a topic's latest value to the streams of all that follow it.
+    pub fn publish(&self, topic: Uuid, value: &V) {
+        let index = self.index();
+        for account_id in index.followers.get(&topic).into_iter().flatten() {
+            index.put(*account_id, topic, value);
+        }
+    }
+
+    /// Gives a topic's latest value to the streams of one account.
+    pub fn put(&self, account_id: Uuid, topic: Uuid, value: &V) {
+        self.index().put(account_id, topic, value);
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index<V>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V: Clone> Index<V> {
+    fn put(&self, account_id: Uuid, topic: Uuid, value: &V) {
+        for slots in self.accounts.get(&account_id).into_iter().flat_map(|present| &present.streams) {
+            slots.waiting().put(topic, value);
+            slots.filled.notify_one();
+        }
+    }
+}
+
+impl<V> Index<V> {
+    fn forget(&mut self, topic: Uuid, account_id: Uuid) {
+        if let Some(accounts) = self.followers.get_mut(&topic) {
+            accounts.remove(&account_id);
+            if accounts.is_empty() {
+                self.followers.remove(&topic);
+            }
+        }
+    }
+}
+
+impl<V> Slots<V> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<V>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V: Clone> Waiting<V> {
+    fn put(&mut self, topic: Uuid, value: &V) {
+        let slot = (topic, std::mem::discriminant(value));
+        if self.values.len() >= SLOTS && !self.values.contains_key(&slot) {
+            self.values.clear();
+            self.overflowed = true;
+        }
+        self.values.insert(slot, value.clone());
+    }
+}
+
+/// The values for one stream of an account.
+pub struct Stream<V> {
+    latest: Arc<Latest<V>>,
+    account_id: Uuid,
+    slots: Arc<Slots<V>>,
+}
+
+impl<V> Stream<V> {
+    /// What waits.
+    pub fn take(&self) -> Taken<V> {
+        let mut waiting = self.slots.waiting();
+        let overflowed = std::mem::take(&mut waiting.overflowed);
+        Taken { values: std::mem::take(&mut waiting.values).into_values().collect(), overflowed }
+    }
+
+    /// Waits until something was published since the last `take`. May be dropped and called again.
+    pub async fn filled(&self) {
+        self.slots.filled.notified().await;
+    }
+}
+
+impl<V> Drop for Stream<V> {
+    fn drop(&mut self) {
+        let mut index = self.latest.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(present) = index.accounts.get_mut(&self.account_id) else { return };
+        present.streams.retain(|slots| !Arc::ptr_eq(slots, &self.slots));
+        if present.streams.is_empty()
+            && let Some(gone) = index.accounts.remove(&self.account_id)
+        {
+            gone.topics.into_iter().for_each(|topic| index.forget(topic, self.account_id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    enum Value {
+        Head(u64),
+        Typing(&'static str),
+    }
+
+    fn ids<const N: usize>() -> [Uuid; N] {
+        std::array::from_fn(|index| Uuid::from_u128(index as u128 + 1))
+    }
+
+    fn one(value: Value) -> Taken<Value> {
+        Taken { values: vec![value], overflowed: false }
+    }
+
+    fn nothing() -> Taken<Value> {
+        Taken { values: Vec::new(), overflowed: false }
+    }
+
+    #[test]
+    fn a_slow_stream_gets_the_latest_value_of_each_kind_and_topic_once() {
+        let [ann, bob, room, other] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        let (anns, annsecond, bobs) = (latest.stream(ann), latest.stream(ann), latest.stream(bob));
+        latest.follow(ann, [room, other]);
+        latest.follow(bob, [room]);
+        for head in 1..=1000 {
+            latest.publish(room, &Value::Head(head));
+        }
+        latest.publish(room, &Value::Typing("bob"));
+        latest.put(bob, other, &Value::Head(7));
+        for stream in [&anns, &annsecond] {
+            let taken = stream.take();
+            assert!(taken.values.len() == 2 && !taken.overflowed, "{taken:?}");
+            assert!(taken.values.contains(&Value::Head(1000)) && taken.values.contains(&Value::Typing("bob")));
+            assert_eq!(stream.take(), nothing());
+        }
+        assert_eq!(bobs.take().values.len(), 3);
+    }
+
+    #[test]
+    fn a_stream_that_needs_more_slots_than_there_are_is_told_and_keeps_none_too_many() {
+        let [ann] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        let stream = latest.stream(ann);
+        let topics = |count: usize| (0..count as u128).map(|topic| Uuid::from_u128(1 << 64 | topic));
+        for topic in topics(SLOTS) {
+            latest.put(ann, topic, &Value::Head(1));
+        }
+        // What has a slot already needs none.
+        latest.put(ann, Uuid::from_u128(1 << 64), &Value::Head(2));
+        let taken = stream.take();
+        assert_eq!((taken.values.len(), taken.overflowed), (SLOTS, false));
+        for topic in topics(SLOTS + 1) {
+            latest.put(ann, topic, &Value::Head(3));
+        }
+        assert_eq!(stream.take(), Taken { values: vec![Value::Head(3)], overflowed: true });
+        latest.put(ann, ann, &Value::Head(4));
+        assert_eq!(stream.take(), one(Value::Head(4)));
+    }
+
+    #[test]
+    fn who_does_not_follow_or_is_not_there_gets_nothing_and_leaves_nothing_behind() {
+        let [ann, bob, room] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        latest.follow(ann, [room]);
+        let anns = latest.stream(ann);
+        latest.publish(room, &Value::Head(1));
+        assert_eq!(anns.take(), nothing(), "it followed before it had a stream");
+        latest.follow(ann, [room]);
+        let bobs = latest.stream(bob);
+        latest.publish(room, &Value::Head(2));
+        assert_eq!((anns.take(), bobs.take()), (one(Value::Head(2)), nothing()));
+        latest.unfollow(ann, room);
+        latest.publish(room, &Value::Head(3));
+        assert_eq!(anns.take(), nothing());
+        latest.follow(ann, [room]);
+        drop((anns, bobs));
+        let index = latest.index();
+        assert!(index.accounts.is_empty() && index.followers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_waits_is_woken_also_by_what_came_before_it_waits() {
+        let [ann, room] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        let stream = latest.stream(ann);
+        latest.put(ann, room, &Value::Head(1));
+        stream.filled().await;
+        assert_eq!(stream.take(), one(Value::Head(1)));
+        let (filled, ()) = tokio::join!(stream.filled(), async { latest.put(ann, room, &Value::Head(2)) });
+        assert_eq!((filled, stream.take()), ((), one(Value::Head(2))));
+    }
+}

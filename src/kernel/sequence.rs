@@ -1,0 +1,197 @@
+//! Sequences that Postgres numbers, and who follows them: what was missed, then what happens, each event once, in order and
+//! without a gap.
+//!
+//! Whoever appends to a sequence does it under a row lock, so that the order of commits is the order of numbers, and announces
+//! after the commit. An announcement is a hint and may be lost, or come out of order: heads are also read from Postgres, every
+//! two seconds, twice a second while the bus is down, and at once when it comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::kernel::bus::Bus;
+use crate::kernel::db::{Conn, Db};
+use crate::kernel::error::{Error, Reason};
+use crate::kernel::hub::{Hub, Ready, Topic};
+
+/// Events that a reader takes at a time.
+const BATCH: usize = 100;
+/// How often heads are read from Postgres while somebody follows, without and with the bus.
+const HEADS_ALONE: Duration = Duration::from_millis(500);
+const HEADS: Duration = Duration::from_secs(2);
+
+/// An event of a kind of sequences: where they are kept, and how they travel between nodes.
+pub trait Event: prost::Message + Default + Clone + 'static {
+    /// What the names of the bus's channels begin with.
+    const CHANNEL: &'static str;
+    /// Why a reader is refused who wants what is no longer kept.
+    const FORGOTTEN: Reason;
+
+    /// Its number.
+    fn seq(&self) -> i64;
+
+    /// The numbers of the last events of these sequences, as far as they have any.
+    fn heads(conn: &mut Conn, ids: &[Uuid]) -> impl Future<Output = Result<Vec<(Uuid, i64)>, Error>> + Send;
+
+    /// The number of the oldest event that is kept; `None` without any.
+    fn oldest(conn: &mut Conn, id: Uuid) -> impl Future<Output = Result<Option<i64>, Error>> + Send;
+
+    /// The events after a number, in order.
+    fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> impl Future<Output = Result<Vec<Self>, Error>> + Send;
+}
+
+/// Sequences of one kind, on this node. Cheap to clone.
+pub struct Sequences<E> {
+    db: Db,
+    bus: Arc<Bus>,
+    hub: Arc<Hub<E>>,
+}
+
+impl<E> Clone for Sequences<E> {
+    fn clone(&self) -> Self {
+        Self { db: self.db.clone(), bus: Arc::clone(&self.bus), hub: Arc::clone(&self.hub) }
+    }
+}
+
+impl<E: Event> Sequences<E> {
+    /// Starts following what other nodes commit, until `stopping`.
+    pub fn start(db: &Db, bus: &Arc<Bus>, stopping: &CancellationToken) -> Self {
+        let decode = |payload: Bytes| {
+            let event = E::decode(payload).ok()?;
+            Some((event.seq(), event))
+        };
+        let sequences =
+            Self { db: db.clone(), bus: Arc::clone(bus), hub: Hub::new(Arc::clone(bus), E::CHANNEL, decode) };
+        tokio::spawn(sequences.clone().follow_heads(stopping.clone()));
+        sequences
+    }
+
+    /// Hands committed events, with their sequences, to this node's readers and the other nodes.
+    pub async fn announce(&self, events: Vec<(Uuid, E)>) {
+        if events.is_empty() {
+            return;
+        }
+        let message = |(id, event): &(Uuid, E)| (self.hub.channel(*id), Bytes::from(event.encode_to_vec()));
+        let messages: Vec<_> = events.iter().map(message).collect();
+        for (id, event) in events {
+            self.hub.publish(id, event.seq(), event);
+        }
+        // They look at the heads by themselves.
+        if let Err(error) = self.bus.publish(messages).await {
+            tracing::debug!(%error, channel = E::CHANNEL, "the other nodes were not told of new events");
+        }
+    }
+
+    /// A reader that begins after `after_seq`, or with what happens from now on. An error if there is no such number yet, or
+    /// if the event after it is no longer kept.
+    pub async fn reader(&self, id: Uuid, after_seq: Option<i64>) -> Result<Reader<E>, Error> {
+        let topic = self.hub.topic(id).await;
+        // Read after the topic listens, so that nothing falls in between.
+        let mut conn = self.db.get().await?;
+        let last = E::heads(&mut conn, &[id]).await?.first().map_or(0, |(_, last)| *last);
+        topic.advance(last);
+        let seq = after_seq.unwrap_or(last);
+        if seq > last {
+            return Err(Error::invalid_field("after_seq", format!("is beyond the newest event, {last}")));
+        }
+        if seq < last {
+            require_kept::<E>(&mut conn, id, seq).await?;
+        }
+        drop(conn);
+        Ok(Reader { db: self.db.clone(), id, head: topic.head(), topic, seq })
+    }
+
+    /// Finds by itself what the bus did not tell.
+    async fn follow_heads(self, stopping: CancellationToken) {
+        let mut link = self.bus.link();
+        loop {
+            let pause = if link.borrow_and_update().up { HEADS } else { HEADS_ALONE };
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                Ok(()) = link.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            let ids = self.hub.active();
+            if ids.is_empty() {
+                continue;
+            }
+            let heads = async { E::heads(&mut *self.db.get().await?, &ids).await };
+            match heads.await {
+                Ok(heads) => heads.into_iter().for_each(|(id, seq)| self.hub.advance(id, seq)),
+                Err(error) => tracing::warn!(%error, channel = E::CHANNEL, "the heads of sequences can't be read"),
+            }
+        }
+    }
+}
+
+/// One reader of one sequence.
+pub struct Reader<E> {
+    db: Db,
+    id: Uuid,
+    topic: Arc<Topic<E>>,
+    head: watch::Receiver<i64>,
+    seq: i64,
+}
+
+impl<E: Event> Reader<E> {
+    /// The last number that the reader has.
+    pub fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    /// The next events, if there are some. An error if they are no longer kept, because the reader was away for so long.
+    pub async fn ready(&mut self) -> Result<Vec<E>, Error> {
+        self.head.borrow_and_update();
+        let events = match self.topic.after(self.seq, BATCH) {
+            Ready::Events(events) => events,
+            Ready::InDatabase => self.read().await?,
+            Ready::Nothing => Vec::new(),
+        };
+        self.seq = events.last().map_or(self.seq, E::seq);
+        Ok(events)
+    }
+
+    /// Waits until there is more than `ready` has seen. May be dropped and called again.
+    pub async fn moved(&mut self) {
+        // The topic lives as long as this reader, and its sender with it.
+        let _ = self.head.changed().await;
+    }
+
+    /// The next events, at least one, when there are some.
+    pub async fn next(&mut self) -> Result<Vec<E>, Error> {
+        loop {
+            let events = self.ready().await?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            self.moved().await;
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<E>, Error> {
+        let mut conn = self.db.get().await?;
+        let events = E::after(&mut conn, self.id, self.seq, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
+        if events.first().is_none_or(|first| first.seq() != self.seq + 1) {
+            require_kept::<E>(&mut conn, self.id, self.seq).await?;
+        }
+        Ok(events)
+    }
+}
+
+/// Refuses to go on after a number that is not the last one, if the next event is no longer kept.
+async fn require_kept<E: Event>(conn: &mut Conn, id: Uuid, seq: i64) -> Result<(), Error> {
+    let oldest = match E::oldest(conn, id).await? {
+        Some(oldest) => oldest,
+        // None is kept: the next one will be the oldest. Read after that, because one may have come.
+        None => E::heads(conn, &[id]).await?.first().map_or(0, |(_, last)| *last) + 1,
+    };
+    if seq + 1 >= oldest {
+        return Ok(());
+    }
+    let error = Error::new(E::FORGOTTEN, format!("what comes after {seq} is no longer kept; the oldest is {oldest}"));
+    Err(error.with("oldest_seq", oldest.to_string()))
+}
