@@ -1,6 +1,7 @@
 //! The domains. Each promises something in its `mod.rs`; its tables are touched by its `model.rs` alone.
 
 pub mod auth;
+pub mod keys;
 pub mod messaging;
 pub mod passkeys;
 pub mod privacy;

@@ -42,6 +42,8 @@ pub struct Config {
     pub mail: Mail,
     /// Personal data.
     pub privacy: Privacy,
+    /// End-to-end encryption.
+    pub keys: Keys,
     /// Work that is done later.
     pub jobs: Jobs,
     /// Rate limits.
@@ -286,6 +288,20 @@ impl Default for Privacy {
     }
 }
 
+/// End-to-end encryption.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// A device that was not seen for so many days is removed: pages whose storage was cleared leave theirs behind.
+    pub device_days: u32,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { device_days: 180 }
+    }
+}
+
 /// Work that is done later.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -321,6 +337,13 @@ pub struct Rates {
     pub authentication: Limit,
     /// Sensitive calls, per account. Refused while Redis is away.
     pub sensitive: Limit,
+    /// Accounts whose prekeys somebody claims, per account that claims.
+    pub claim: Limit,
+    /// Claims of one account's prekeys by another one, per pair.
+    pub claim_pair: Limit,
+    /// Claims that are given an account's one-time prekeys, per account whose keys they are. What is claimed beyond comes
+    /// without any.
+    pub claim_target: Limit,
 }
 
 /// One limit.
@@ -345,6 +368,10 @@ impl Default for Rates {
             message: limit(100, 5),
             authentication: limit(10, 60),
             sensitive: limit(5, 60),
+            claim: limit(1000, 3600),
+            claim_pair: limit(30, 3600),
+            // Half of what a device keeps, and so few afterwards that it takes a day to claim the other half.
+            claim_target: limit(100, 86_400),
         }
     }
 }

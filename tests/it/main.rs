@@ -18,6 +18,7 @@ mod gate;
 mod harness;
 mod hostile;
 mod jobs;
+mod keys;
 mod limits;
 mod live;
 mod mail;
