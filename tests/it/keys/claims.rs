@@ -109,7 +109,7 @@ async fn bundles_are_claimed_over_rest() {
     let refused = bob.post(&node, "/v1/keys/claim", json!({ "targets": [{ "accountId": "x" }] })).await;
     refused.refused(422, "VALIDATION_ERROR", 2001);
     assert_eq!(refused.fields(), ["targets[0].account_id"]);
-    bob.get(&node, "/v1/keys/claim").await.refused(405, "METHOD_UNKNOWN", 3001);
+    bob.get(&node, "/v1/keys/claim").await.refused(405, "METHOD_NOT_ALLOWED", 2002);
 }
 
 /// A world that counts claims, and nothing else.
