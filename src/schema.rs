@@ -447,3 +447,4 @@ diesel::allow_tables_to_appear_in_same_query!(roles, account_roles);
 diesel::joinable!(devices -> accounts (account_id));
 diesel::joinable!(devices -> account_keys (account_id));
 diesel::allow_tables_to_appear_in_same_query!(accounts, account_keys, devices);
+diesel::allow_tables_to_appear_in_same_query!(devices, signed_prekeys);

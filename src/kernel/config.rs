@@ -2,6 +2,7 @@
 //! (`rialto.toml`), else from the defaults here. `rialto config print` shows each with its source.
 
 mod auth;
+mod keys;
 mod passkeys;
 mod production;
 mod security;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::secret::Secret;
 
 pub use auth::{Auth, Pepper, SigningKey};
+pub use keys::Keys;
 pub use passkeys::{Passkeys, RelyingParty};
 pub use security::{Security, Severity, Threshold, Thresholds};
 pub use throttle::Throttle;
@@ -285,20 +287,6 @@ pub struct Privacy {
 impl Default for Privacy {
     fn default() -> Self {
         Self { erasure_grace_days: 14, export_days: 7 }
-    }
-}
-
-/// End-to-end encryption.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Keys {
-    /// A device that was not seen for so many days is removed: pages whose storage was cleared leave theirs behind.
-    pub device_days: u32,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self { device_days: 180 }
     }
 }
 

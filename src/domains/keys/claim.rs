@@ -109,15 +109,19 @@ impl KeyService {
     ) -> Result<HashMap<(Uuid, Uuid), PreKeys>, Error> {
         let (accounts, ids): (Vec<_>, Vec<_>) =
             devices.iter().map(|(device, _)| (device.account_id, device.device_id)).unzip();
-        let (giving_accounts, giving_ids): (Vec<_>, Vec<_>) =
-            giving.iter().map(|device| (device.account_id, device.device_id)).unzip();
         let mut conn = self.app.db.get().await?;
         let mut prekeys: HashMap<_, PreKeys> = HashMap::new();
-        for key in SignedPreKey::of(&mut conn, &accounts, &ids).await? {
-            prekeys.entry((key.account_id, key.device_id)).or_default().signed.push(key);
+        for (key, registration_id) in SignedPreKey::of(&mut conn, &accounts, &ids).await? {
+            // Not those of new keys that the device has got since: they don't belong to the ones in the bundle.
+            let owner = |device: &Device| {
+                (device.account_id, device.device_id, device.registration_id)
+                    == (key.account_id, key.device_id, registration_id)
+            };
+            if devices.iter().any(|(device, _)| owner(device)) {
+                prekeys.entry((key.account_id, key.device_id)).or_default().signed.push(key);
+            }
         }
-        let now = self.app.clock.now();
-        for key in OneTimePreKey::claim(&mut conn, &giving_accounts, &giving_ids, now).await? {
+        for key in OneTimePreKey::claim(&mut conn, giving, self.app.clock.now()).await? {
             prekeys.entry((key.account_id, key.device_id)).or_default().one_time.push(key);
         }
         Ok(prekeys)

@@ -56,7 +56,7 @@ impl KeyService {
         }
         let counts = OneTimePreKey::counts(&mut conn, caller.account_id, device_id).await?;
         let keys = SignedPreKey::of(&mut conn, &[caller.account_id], &[device_id]).await?;
-        let of = |kind: Kind| keys.iter().find(|key| key.kind == kind.name());
+        let of = |kind: Kind| keys.iter().map(|(key, _)| key).find(|key| key.kind == kind.name());
         let (signed, kem) = (of(Kind::X25519), of(Kind::MlKem768));
         let (pre_keys, kem_pre_keys) = wire::counts(&counts);
         Ok(GetPreKeyCountResponse {

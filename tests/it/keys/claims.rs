@@ -1,6 +1,7 @@
 //! Claims: each one-time prekey once, and not too many.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
@@ -11,8 +12,8 @@ use serde_json::json;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use super::{Phone, claim, claim_of, invalid, keys, new_uuid};
-use crate::harness::{User, World, eventually, refusal};
+use super::{Phone, claim, claim_of, invalid, keys, new_uuid, one_time_keys};
+use crate::harness::{Node, User, World, eventually, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_keys_are_handed_out_once_each_to_those_who_ask_at_once_on_two_nodes() {
@@ -92,6 +93,52 @@ async fn a_claim_has_an_answer_for_each_account_and_the_devices_that_it_names() 
     invalid(keys(&node, &eve).claim_bundles(claim_of(&many)).await, &["targets"]);
 }
 
+/// Registers the same device anew, again and again; returns the one-time keys of each registration.
+async fn register_anew(node: &Node, phone: &Phone, times: u32) -> BTreeMap<u32, BTreeSet<Vec<u8>>> {
+    let mut published = BTreeMap::new();
+    for registration_id in 8..8 + times {
+        let phone = phone.anew(registration_id);
+        phone.register(node).await.unwrap();
+        let signed = phone.set_signed(Some(phone.signed(registration_id)), None);
+        keys(node, &phone.user).set_signed_pre_key(signed).await.unwrap();
+        let one_time = one_time_keys(0..5);
+        published.insert(registration_id, one_time.iter().map(|key| key.public_key.clone()).collect());
+        phone.add(node, one_time).await.unwrap();
+    }
+    published
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_of_one_registration_also_while_the_device_gets_new_keys() {
+    let world = World::new().await;
+    let nodes = [world.node().await, world.node().await];
+    let (ann, bob) = (nodes[0].user("ann").await, nodes[0].user("bob").await);
+    let phone = Phone::new(&ann);
+    phone.register(&nodes[0]).await.unwrap();
+    let done = AtomicBool::new(false);
+    let claims = async || {
+        let mut bundles = Vec::new();
+        while !done.load(Ordering::Relaxed) {
+            bundles.extend(claim(&nodes[1], &bob, &ann).await.bundles);
+        }
+        bundles
+    };
+    let register = async {
+        let published = register_anew(&nodes[0], &phone, 15).await;
+        done.store(true, Ordering::Relaxed);
+        published
+    };
+    let (published, first, second) = tokio::join!(register, claims(), claims());
+    for bundle in first.iter().chain(&second) {
+        let registration_id = bundle.device.as_ref().unwrap().registration_id;
+        // The signed prekey has the number of the registration for its id.
+        assert!(bundle.signed_pre_key.as_ref().is_none_or(|key| key.key_id == registration_id), "{bundle:?}");
+        if let Some(key) = &bundle.one_time_pre_key {
+            assert!(published[&registration_id].contains(&key.public_key), "{bundle:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bundles_are_claimed_over_rest() {
     let world = World::new().await;
@@ -161,10 +208,10 @@ async fn claims_are_counted_for_the_caller_and_for_the_caller_and_each_account()
     assert!(claim(&nodes[0], &eve, &ann).await.bundles[0].one_time_pre_key.is_some());
 }
 
-async fn takes(nodes: &crate::harness::Node, callers: &[User], of: &User) -> usize {
+async fn takes(node: &Node, callers: &[User], of: &User) -> usize {
     let mut taken = 0;
     for caller in callers {
-        let bundle = claim(nodes, caller, of).await.bundles.remove(0);
+        let bundle = claim(node, caller, of).await.bundles.remove(0);
         assert!(bundle.signed_pre_key.is_some());
         taken += usize::from(bundle.one_time_pre_key.is_some());
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Device;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
-use crate::schema::{one_time_prekeys, signed_prekeys};
+use crate::schema::{devices, one_time_prekeys, signed_prekeys};
 
 /// What a prekey is for. The two have ids of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +90,15 @@ impl SignedPreKey {
         Ok(())
     }
 
-    /// Those of these devices. Device ids are unique for an account only, so there may be more.
-    pub async fn of(conn: &mut Conn, account_ids: &[Uuid], device_ids: &[Uuid]) -> Result<Vec<Self>, Error> {
+    /// Those of these devices, each with the registration id that its device has in the same moment. Device ids are unique for
+    /// an account only, so there may be more.
+    pub async fn of(conn: &mut Conn, account_ids: &[Uuid], device_ids: &[Uuid]) -> Result<Vec<(Self, i64)>, Error> {
+        let same_account = devices::account_id.eq(signed_prekeys::account_id);
         let keys = signed_prekeys::table
+            .inner_join(devices::table.on(same_account.and(devices::device_id.eq(signed_prekeys::device_id))))
             .filter(signed_prekeys::account_id.eq_any(account_ids))
             .filter(signed_prekeys::device_id.eq_any(device_ids))
-            .select(Self::as_select());
+            .select((Self::as_select(), devices::registration_id));
         Ok(keys.load(conn).await?)
     }
 }
@@ -172,28 +175,27 @@ impl OneTimePreKey {
         Ok(())
     }
 
-    /// Hands out one of each kind for each of these pairs of account and device, as far as there are any. One statement, so
-    /// for all or none. It waits for nobody: a key that is just being handed out to somebody else is passed over.
-    pub async fn claim(
-        conn: &mut Conn,
-        account_ids: &[Uuid],
-        device_ids: &[Uuid],
-        now: DateTime<Utc>,
-    ) -> Result<Vec<Self>, Error> {
+    /// Hands out one of each kind for each of these devices, as far as there are any and the device is still registered under
+    /// the same id. One statement, so for all or none. It waits for nobody: a key that is just being handed out to somebody
+    /// else is passed over.
+    pub async fn claim(conn: &mut Conn, devices: &[&Device], now: DateTime<Utc>) -> Result<Vec<Self>, Error> {
         let claim = diesel::sql_query(
             "WITH picked AS MATERIALIZED ( \
-                 SELECT p.* FROM unnest($1, $2) AS d (account_id, device_id) \
+                 SELECT p.* FROM unnest($1, $2, $3) AS c (account_id, device_id, registration_id) \
+                 JOIN devices d ON d.account_id = c.account_id AND d.device_id = c.device_id \
+                     AND d.registration_id = c.registration_id \
                  CROSS JOIN (VALUES ('x25519'), ('ml_kem_768')) AS k (kind) \
                  CROSS JOIN LATERAL ( \
                      SELECT o.account_id, o.device_id, o.kind, o.key_id FROM one_time_prekeys o \
                      WHERE o.account_id = d.account_id AND o.device_id = d.device_id AND o.kind = k.kind \
                      AND o.claimed_at IS NULL ORDER BY o.key_id LIMIT 1 FOR UPDATE SKIP LOCKED) p) \
-             UPDATE one_time_prekeys o SET claimed_at = $3 FROM picked p \
+             UPDATE one_time_prekeys o SET claimed_at = $4 FROM picked p \
              WHERE o.account_id = p.account_id AND o.device_id = p.device_id AND o.kind = p.kind AND o.key_id = p.key_id \
              RETURNING o.account_id, o.device_id, o.kind, o.key_id, o.public_key, o.signature",
         )
-        .bind::<Array<SqlUuid>, _>(account_ids)
-        .bind::<Array<SqlUuid>, _>(device_ids)
+        .bind::<Array<SqlUuid>, _>(devices.iter().map(|device| device.account_id).collect::<Vec<_>>())
+        .bind::<Array<SqlUuid>, _>(devices.iter().map(|device| device.device_id).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(devices.iter().map(|device| device.registration_id).collect::<Vec<_>>())
         .bind::<Timestamptz, _>(now);
         Ok(claim.load(conn).await?)
     }
