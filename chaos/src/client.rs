@@ -13,6 +13,7 @@ use rialto::proto::rialto::messaging::v1::{ListMessagesRequest, Message, SendMes
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::check::{Delivery, Entry, History, Kind, Label, Reader, Sent, Violation};
 use crate::plan::NODES;
@@ -158,7 +159,7 @@ impl Client {
                         break;
                     }
                     Err(status) if worth_retrying(&status) => {
-                        *self.notes.retried().entry(format!("{:?}", status.code())).or_default() += 1;
+                        *self.notes.retried().entry(what_of(&status)).or_default() += 1;
                         self.pause(RETRY).await;
                         node = self.rng.random_range(0..NODES);
                     }
@@ -265,4 +266,10 @@ pub async fn caught_up(notes: &Notes, at_most: Duration) {
     while (0..notes.histories.len()).any(behind) && Instant::now() < deadline {
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The code of a status, and the reason that the server gives, if it is the server's.
+fn what_of(status: &Status) -> String {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    format!("{:?}{}", status.code(), reason.map(|reason| format!(" {reason}")).unwrap_or_default())
 }

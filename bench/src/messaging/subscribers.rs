@@ -28,8 +28,8 @@ use crate::world::Account;
 /// How many subscribe at once.
 const OPENING: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The time at which a message was sent follows this in its text, in microseconds.
-const MARK: u8 = b'@';
+/// The time at which a message was sent follows this in its text, in microseconds. No number of a message looks like it.
+const MARK: &[u8] = b" @";
 /// About as long as a message of people, with the time.
 const PADDING: &str = "A message of ordinary length, such as people send each other all day long.";
 const SUBSCRIBE: &str = "/rialto.messaging.v1.MessagingService/Subscribe";
@@ -69,8 +69,8 @@ struct Tally {
 
 impl Tally {
     fn count(&self, packet: &[u8]) -> Result<()> {
-        let mark = packet.iter().position(|byte| *byte == MARK).context("a message without a time")?;
-        let digits = packet[mark + 1..].split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
+        let mark = packet.windows(MARK.len()).position(|bytes| bytes == MARK).context("a message without a time")?;
+        let digits = packet[mark + MARK.len()..].split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
         let sent = Duration::from_micros(str::from_utf8(digits)?.parse()?);
         self.latencies().push(self.started.elapsed().saturating_sub(sent));
         if (self.delivered.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.subscribers) {
