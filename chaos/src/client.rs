@@ -224,8 +224,20 @@ impl Client {
         }
     }
 
-    /// Walks the whole conversation.
-    pub async fn list(&self) -> Result<Vec<Entry>> {
+    /// Walks the whole conversation, and again if that fails, for so long.
+    pub async fn list(&self, at_most: Duration) -> Result<Vec<Entry>> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            match timeout(at_most, self.walk()).await? {
+                // A node's connections to Postgres may be those from before it was killed.
+                Err(error) if Instant::now() < deadline => eprintln!("listing once more: {error:#}"),
+                walked => return walked,
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn walk(&self) -> Result<Vec<Entry>> {
         let mut client =
             MessagingServiceClient::new(endpoint(&self.world.cables[self.index % NODES])?.connect().await?);
         let (account, mut stored, mut page_token) = (self.account(), Vec::new(), String::new());

@@ -136,7 +136,7 @@ async fn run(flags: &Flags, program: &Path, folder: &Path) -> Result<Report> {
     }
     for conversation in 0..world.conversations.len() {
         // Both nodes must say the same.
-        let lists = [client(conversation, 0).list().await?, client(conversation, 1).list().await?];
+        let lists = [client(conversation, 0).list(PATIENCE).await?, client(conversation, 1).list(PATIENCE).await?];
         if lists[0] != lists[1] && senders.is_empty() {
             let what = format!("the nodes list different messages of conversation {conversation}");
             notes.violations().push(Violation { kind: Kind::Changed, what });

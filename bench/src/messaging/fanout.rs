@@ -21,8 +21,11 @@ const SPARE_FILES: u64 = 200;
 /// Subscribers that come and go before anything is counted, so that what is there once is there.
 const FIRST: usize = 50;
 const QUIET: Duration = Duration::from_secs(1);
-/// Messages on their way at once, at full load.
-const WAITING: usize = 8;
+/// Deliveries on their way at once, at full load, and how many messages those may be: enough to share commits.
+const DELIVERIES: usize = 32_000;
+const MESSAGES: std::ops::RangeInclusive<usize> = 4..=32;
+/// Those who send, at the fixed load: one that still waits for its acknowledgement does not keep the next from being sent.
+const WRITERS: usize = 8;
 /// The fixed load: of what socket.io manages, and how much more of it the others get.
 const EASY: f64 = 0.4;
 const TIMES: f64 = 5.0;
@@ -169,12 +172,13 @@ impl Bench {
     }
 }
 
-/// As much as goes: the next message is sent as soon as fewer than [`WAITING`] are on their way.
+/// As much as goes: the next message is sent as soon as fewer than [`DELIVERIES`] are on their way.
 async fn full_load(room: Room<'_>, subscribers: &Subscribers, wall: Duration, subjects: Subjects) -> Result<Sample> {
-    let writers = try_join_all((0..WAITING).map(|_| room.writer())).await?;
+    let messages = (DELIVERIES / subscribers.count()).clamp(*MESSAGES.start(), *MESSAGES.end());
+    let writers = try_join_all((0..messages).map(|_| room.writer())).await?;
     let write = async |mut writer: Writer, end: Instant| {
         while Instant::now() < end {
-            subscribers.have_read_all_but(WAITING - 1).await?;
+            subscribers.have_read_all_but(messages - 1).await?;
             writer.send(subscribers, Instant::now()).await?;
         }
         anyhow::Ok(())
@@ -198,8 +202,7 @@ async fn fixed_load(
     wall: Duration,
     subjects: Subjects,
 ) -> Result<Sample> {
-    // One that still waits for its acknowledgement does not keep the next one from being sent.
-    let mut writers = try_join_all((0..WAITING).map(|_| room.writer())).await?;
+    let mut writers = try_join_all((0..WRITERS).map(|_| room.writer())).await?;
     let work = async {
         subscribers.take_latencies();
         let started = Instant::now();

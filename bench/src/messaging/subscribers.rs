@@ -227,6 +227,11 @@ impl Subscribers {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.tally.subscribers
+    }
+
     /// How long each delivery took since this was asked last.
     pub fn take_latencies(&self) -> Vec<Duration> {
         std::mem::take(&mut *self.tally.latencies())
