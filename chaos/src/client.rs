@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
 use rialto::proto::rialto::messaging::v1::{ListMessagesRequest, Message, SendMessageRequest};
 use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::check::{Delivery, Entry, History, Kind, Label, Reader, Sent, Violation};
+use crate::outbox::Outbox;
 use crate::plan::NODES;
 use crate::stream::{Stream, Way};
 use crate::world::{Account, World, endpoint};
@@ -128,8 +128,7 @@ impl Client {
 
     /// Sends one message after the other, each until it is acknowledged, until it is enough.
     pub async fn send(mut self) -> Result<()> {
-        let channels: Vec<Channel> =
-            self.world.cables.iter().map(|cable| Ok(endpoint(cable)?.connect_lazy())).collect::<Result<_>>()?;
+        let mut outbox = if self.index % 3 == 1 { Outbox::Commands(None) } else { Outbox::calls(&self.world)? };
         let (account, mut node) = (self.account(), self.index % NODES);
         for number in 1.. {
             self.pause(PAUSE).await;
@@ -148,13 +147,10 @@ impl Client {
                 history.sent.len() - 1
             };
             loop {
-                let mut client = MessagingServiceClient::new(channels[node].clone());
-                let call = client.send_message(account.request(request.clone()));
-                let answer = timeout(SILENCE, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("silence")));
-                match answer.map(|answer| answer.into_inner().message) {
+                let sending = outbox.send(&self.world, &account, node, request.clone());
+                match timeout(SILENCE, sending).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("silence"))) {
                     Ok(message) => {
-                        let entry = entry(&message.context("acknowledged without a message")?);
-                        let acknowledged = Some((self.notes.now(), node, entry));
+                        let acknowledged = Some((self.notes.now(), node, entry(&message)));
                         self.notes.history(self.conversation).sent[place].acknowledged = acknowledged;
                         break;
                     }

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod faults;
 mod node;
+mod outbox;
 mod plan;
 mod report;
 mod stream;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -102,27 +103,61 @@ async fn main() -> Result<ExitCode> {
 async fn run(flags: &Flags, program: &Path, folder: &Path) -> Result<Report> {
     let world = Arc::new(World::start(program, folder, &flags.log_filter).await?);
     let notes = Arc::new(Notes::new(world.conversations.len()));
-    let (mut senders, mut readers) = (JoinSet::new(), JoinSet::new());
-    let mut seed = flags.seed;
-    let mut client = |conversation, index| {
-        // Each its own, and the same in each run.
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        Client::new(&world, &notes, conversation, index, seed)
-    };
-    for conversation in 0..world.conversations.len() {
-        for index in 0..SENDERS[conversation.min(1)] {
-            senders.spawn(client(conversation, index).send());
-        }
-        let count = if conversation == 0 { READERS.len() } else { READERS_ELSEWHERE };
-        for (index, (way, slow)) in READERS.into_iter().take(count).enumerate() {
-            readers.spawn(client(conversation, index).read(way, slow));
-        }
-    }
+    let (senders, mut readers) = start_clients(&world, &notes, flags.seed);
     let wall = Duration::from_secs(flags.seconds);
     let outages = faults::inject(&world, &notes, plan::plan(flags.seed, wall)).await?;
     tokio::time::sleep(wall.saturating_sub(notes.now())).await;
     eprintln!("{:6.1} s  all is well; waiting until everything is acknowledged and read", notes.now().as_secs_f64());
+    settle(&world, &notes, senders).await?;
+    // A reader ends by itself only when it was refused, which it has noted, or cannot begin.
+    while let Some(ended) = readers.try_join_next() {
+        ended??;
+    }
+    readers.shutdown().await;
 
+    let ended = world.ended_nodes().await;
+    notes.violations().extend(ended.into_iter().map(|what| Violation { kind: Kind::Failed, what }));
+    notes.violations().extend(panics(folder)?);
+    let histories: Vec<_> = (0..world.conversations.len()).map(|index| notes.history(index).clone()).collect();
+    ensure!(histories.iter().any(|history| !history.sent.is_empty()), "nobody has sent anything");
+    for (index, history) in histories.iter().enumerate() {
+        let within = |violation: Violation| {
+            let what = format!("conversation {index}: {}", violation.what);
+            Violation { what, ..violation }
+        };
+        notes.violations().extend(check(history).into_iter().map(within));
+    }
+    if !notes.violations().is_empty() || flags.keep {
+        fs::write(folder.join("histories.json"), serde_json::to_vec(&histories)?)?;
+    }
+    Ok(Report::new(flags.seed, &notes, &histories, &outages))
+}
+
+type Clients = JoinSet<Result<()>>;
+
+/// Starts senders and readers.
+fn start_clients(world: &Arc<World>, notes: &Arc<Notes>, mut seed: u64) -> (Clients, Clients) {
+    let mut client = |conversation, index| {
+        // Each its own, and the same in each run.
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Client::new(world, notes, conversation, index, seed)
+    };
+    let (mut senders, mut readers) = (JoinSet::new(), JoinSet::new());
+    for conversation in 0..world.conversations.len() {
+        let (sending, reading) =
+            if conversation == 0 { (SENDERS[0], READERS.len()) } else { (SENDERS[1], READERS_ELSEWHERE) };
+        for index in 0..sending {
+            senders.spawn(client(conversation, index).send());
+        }
+        for (index, (way, slow)) in READERS.into_iter().take(reading).enumerate() {
+            readers.spawn(client(conversation, index).read(way, slow));
+        }
+    }
+    (senders, readers)
+}
+
+/// Lets senders come to an end and readers catch up, and notes what is stored.
+async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) -> Result<()> {
     notes.enough.store(true, Ordering::Relaxed);
     let acknowledged = async {
         while let Some(ended) = senders.join_next().await {
@@ -131,44 +166,19 @@ async fn run(flags: &Flags, program: &Path, folder: &Path) -> Result<Report> {
         anyhow::Ok(())
     };
     // Who was not answered by then shows in the history.
-    if let Ok(ended) = timeout(PATIENCE, acknowledged).await {
-        ended?;
-    }
+    let all = timeout(PATIENCE, acknowledged).await.ok().transpose()?.is_some();
     for conversation in 0..world.conversations.len() {
-        // Both nodes must say the same.
-        let lists = [client(conversation, 0).list(PATIENCE).await?, client(conversation, 1).list(PATIENCE).await?];
-        if lists[0] != lists[1] && senders.is_empty() {
+        let list = |index| Client::new(world, notes, conversation, index, 0);
+        let lists = [list(0).list(PATIENCE).await?, list(1).list(PATIENCE).await?];
+        if lists[0] != lists[1] && all {
             let what = format!("the nodes list different messages of conversation {conversation}");
             notes.violations().push(Violation { kind: Kind::Changed, what });
         }
         let [stored, _] = lists;
         notes.history(conversation).stored = stored;
     }
-    client::caught_up(&notes, PATIENCE).await;
-    // A reader ends by itself only when it was refused, which it has noted, or cannot begin.
-    while let Some(ended) = readers.try_join_next() {
-        ended??;
-    }
-    readers.shutdown().await;
-    let ended = world.ended_nodes().await;
-    notes.violations().extend(ended.into_iter().map(|what| Violation { kind: Kind::Failed, what }));
-    notes.violations().extend(panics(folder)?);
-    let histories: Vec<_> = (0..world.conversations.len()).map(|index| notes.history(index).clone()).collect();
-    for (index, history) in histories.iter().enumerate() {
-        let found = check(history).into_iter();
-        let within = |mut violation: Violation| {
-            violation.what = format!("conversation {index}: {}", violation.what);
-            violation
-        };
-        notes.violations().extend(found.map(within));
-    }
-    if !notes.violations().is_empty() || flags.keep {
-        fs::write(folder.join("histories.json"), serde_json::to_vec(&histories)?)?;
-    }
-    if histories.iter().all(|history| history.sent.is_empty()) {
-        bail!("nobody has sent anything");
-    }
-    Ok(Report::new(flags.seed, &notes, &histories, &outages))
+    client::caught_up(notes, PATIENCE).await;
+    Ok(())
 }
 
 /// Panics in the nodes' logs.

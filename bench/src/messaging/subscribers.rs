@@ -93,7 +93,7 @@ pub struct Subscribers {
 
 enum Subscription {
     Rialto(Streaming<Bytes>),
-    SocketIo(Box<Socket>),
+    SocketIo(Socket),
 }
 
 impl Subscription {
@@ -144,7 +144,7 @@ impl Room<'_> {
             Self::SocketIo { address } => {
                 let mut socket = Socket::connect(address).await?;
                 socket.call(&json!(["join", 1])).await?;
-                Ok(Subscription::SocketIo(Box::new(socket)))
+                Ok(Subscription::SocketIo(socket))
             }
             Self::Rialto { address, accounts, conversation, .. } => {
                 let connection = match connection {
@@ -164,7 +164,7 @@ impl Room<'_> {
     /// One who writes.
     pub async fn writer(self) -> Result<Writer> {
         match self {
-            Self::SocketIo { address } => Ok(Writer::SocketIo(Box::new(Socket::connect(address).await?))),
+            Self::SocketIo { address } => Ok(Writer::SocketIo(Socket::connect(address).await?)),
             Self::Rialto { address, accounts, conversation, .. } => {
                 let connection = Http2::connect(address).await?;
                 let client = MessagingServiceClient::with_origin(connection.clone(), connection.origin);
@@ -187,7 +187,7 @@ pub enum Writer {
         conversation: String,
     },
     /// To the first conversation.
-    SocketIo(Box<Socket>),
+    SocketIo(Socket),
 }
 
 impl Writer {
