@@ -3,10 +3,10 @@
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fuzz bench bench-gateway fmt clean
+.PHONY: help run test lint fuzz chaos bench bench-gateway bench-messaging fmt clean
 
 help: ## list what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## install what is missing, build, and serve with a private PostgreSQL and Redis
 	@scripts/run.sh $(ARGS)
@@ -20,11 +20,17 @@ lint: ## format, clippy, the contract, the migrations
 fuzz: ## fuzz the gateway; ARGS=SECONDS, 20 unless given
 	@scripts/fuzz.sh $(ARGS)
 
+chaos: ## break servers, Postgres and Redis under load and check messages; ARGS="--seed N --seconds S"
+	@scripts/chaos.sh $(ARGS)
+
 bench: ## measure the server, side by side with references
 	@scripts/bench.sh $(ARGS)
 
 bench-gateway: ## measure the gateway, side by side with Envoy, fastify, NestJS and others
 	@scripts/bench-gateway.sh $(ARGS)
+
+bench-messaging: ## measure messaging, side by side with pgbench and socket.io
+	@scripts/bench-messaging.sh $(ARGS)
 
 fmt: ## format the code and the contract
 	@scripts/fmt.sh

@@ -68,7 +68,7 @@ fn field_checks(body: &mut String, pool: &DescriptorPool, field: &FieldDescripto
     } else {
         let checks = value_checks(field, rules.as_ref(), name_argument(field, None).as_str())?;
         let (by_ref, copied) = (format!("&{access}"), access.to_owned());
-        let expression = if field.kind() == Kind::String { by_ref } else { copied };
+        let expression = if matches!(field.kind(), Kind::String | Kind::Bytes) { by_ref } else { copied };
         match (checks.is_empty(), field.supports_presence()) {
             (true, _) => {}
             (false, true) => writeln!(body, "        if let Some(value) = {expression} {{ {checks} }}")?,
@@ -146,7 +146,7 @@ fn oneof_checks(
                 format!("out.nested({:?}, value);", field.name())
             }
             Kind::Message(_) => String::new(),
-            Kind::String => value_checks(&field, rules.as_ref(), &name_argument(&field, None))?,
+            Kind::String | Kind::Bytes => value_checks(&field, rules.as_ref(), &name_argument(&field, None))?,
             _ => value_checks(&field, rules.as_ref(), &name_argument(&field, None))?.replace("value", "*value"),
         };
         if !checks.is_empty() {
@@ -170,6 +170,8 @@ fn value_checks(field: &FieldDescriptor, rules: Option<&DynamicMessage>, name: &
         }
         Kind::Int32 => "int32",
         Kind::Int64 => "int64",
+        Kind::Uint32 => "uint32",
+        Kind::Bytes => "bytes",
         Kind::Enum(_) => "enum",
         _ => {
             ensure!(rules.is_none(), "rules of this type are not implemented: add them to build/validators.rs");
@@ -185,7 +187,8 @@ fn value_checks(field: &FieldDescriptor, rules: Option<&DynamicMessage>, name: &
             ("string", "email" | "uuid") if value.as_bool() == Some(true) => {
                 format!("out.{}({name}, value); ", rule.name())
             }
-            ("int32" | "int64", rule @ ("gte" | "lte")) => {
+            ("bytes", "len") => format!("out.len({name}, value, {}); ", number(value)?),
+            ("int32" | "int64" | "uint32", rule @ ("gte" | "lte")) => {
                 format!("out.{rule}({name}, i64::from(value), {}); ", number(value)?)
             }
             ("enum", "defined_only") if value.as_bool() == Some(true) => {
@@ -216,7 +219,7 @@ fn typed_rules(rules: &DynamicMessage, kind: &str) -> Result<DynamicMessage> {
 }
 
 fn number(value: &prost_reflect::Value) -> Result<i64> {
-    let unsigned = value.as_u64().map(i64::try_from).transpose()?;
+    let unsigned = value.as_u64().or(value.as_u32().map(u64::from)).map(i64::try_from).transpose()?;
     unsigned.or(value.as_i64()).or(value.as_i32().map(i64::from)).context("a limit that is not a number")
 }
 

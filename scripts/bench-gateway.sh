@@ -7,6 +7,6 @@ cd "$(dirname "$0")/.."
 
 find_cargo || die "cargo is not on PATH"
 step "build (as servers are built for use)"
-cargo build --profile dist --workspace --bins || die "the build failed"
+cargo build --profile dist --package rialto --package rialto-bench --bins || die "the build failed"
 step "bench"
 exec "$target/dist/rialto-bench" gateway "$@"

@@ -9,6 +9,6 @@ find_cargo || die "cargo is not on PATH"
 PGBENCH="${PGBENCH:-$(find_postgres_program pgbench)}" || die "pgbench is missing: it comes with PostgreSQL's server or contrib package"
 export PGBENCH
 step "build (as servers are built for use)"
-cargo build --profile dist --workspace --bins || die "the build failed"
+cargo build --profile dist --package rialto --package rialto-bench --bins || die "the build failed"
 step "bench"
 exec "$target/dist/rialto-bench" "$@"

@@ -21,6 +21,9 @@ else
 fi
 "$target/debug/rialto" services --volatile --data-dir "$target/test-services" -- "$@" || die "tests failed; see above"
 
+step "fault run (short; make chaos is the long one)"
+"$target/debug/rialto-chaos" --seed 1 --seconds 25 || die "a promise was broken, or the run failed; see above"
+
 step "examples in documents"
 cargo test --doc -p rialto-gateway ${CI:+--locked} || die "an example in gateway/README.md does not compile; see above"
 

@@ -518,6 +518,52 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    account_keys (account_id) {
+        account_id -> Uuid,
+        public_key -> Binary,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    devices (account_id, device_id) {
+        account_id -> Uuid,
+        device_id -> Uuid,
+        registration_id -> BigInt,
+        identity_key -> Binary,
+        signing_key -> Binary,
+        signature -> Binary,
+        name -> Text,
+        created_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    signed_prekeys (account_id, device_id, kind) {
+        account_id -> Uuid,
+        device_id -> Uuid,
+        kind -> Text,
+        key_id -> BigInt,
+        public_key -> Binary,
+        signature -> Binary,
+        set_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    one_time_prekeys (account_id, device_id, kind, key_id) {
+        account_id -> Uuid,
+        device_id -> Uuid,
+        kind -> Text,
+        key_id -> BigInt,
+        public_key -> Binary,
+        signature -> Nullable<Binary>,
+        claimed_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::joinable!(sessions -> accounts (account_id));
 diesel::joinable!(password_resets -> accounts (account_id));
 diesel::joinable!(refresh_tokens -> sessions (session_id));
@@ -530,3 +576,7 @@ diesel::joinable!(account_roles -> roles (role_id));
 diesel::allow_tables_to_appear_in_same_query!(roles, account_roles);
 diesel::joinable!(account_connections -> nodes (node_id));
 diesel::allow_tables_to_appear_in_same_query!(account_connections, nodes);
+diesel::joinable!(devices -> accounts (account_id));
+diesel::joinable!(devices -> account_keys (account_id));
+diesel::allow_tables_to_appear_in_same_query!(accounts, account_keys, devices);
+diesel::allow_tables_to_appear_in_same_query!(devices, signed_prekeys);

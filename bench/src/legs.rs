@@ -19,7 +19,7 @@ use crate::hello::contract::HelloRequest;
 use crate::hello::contract::hello_service_client::HelloServiceClient;
 use crate::hello::contract::judged_service_client::JudgedServiceClient;
 use crate::load::{Sample, Subjects, closed_loop};
-use crate::pgbench::{Pgbench, TEXT};
+use crate::pgbench::{Pgbench, SAME_SQL, TEXT};
 use crate::process::Server;
 use crate::report::{Comparison, Measured, cpu, rate, ratios};
 use crate::world::{Account, World};
@@ -190,13 +190,14 @@ impl<'a> Load<'a> {
         let Flags { pgbench, senders, accounts, conversations, .. } = self.flags;
         let pgbench = Pgbench {
             program: pgbench,
+            script: SAME_SQL,
             database: &self.world.reference_database(),
-            folder: self.world.folder(),
+            folder: self.world.stack().folder(),
             clients: *senders,
             accounts: *accounts,
             conversations: *conversations,
         };
-        pgbench.run(wall, Subjects { database: Some(self.world.postgres()?), ..Subjects::default() }).await
+        pgbench.run(wall, Subjects { database: Some(self.world.stack().postgres()?), ..Subjects::default() }).await
     }
 
     /// Both send the same: a public method reads no token.
@@ -247,15 +248,20 @@ impl<'a> Load<'a> {
     }
 
     fn subjects(&self, server: &Server) -> Result<Subjects> {
-        Ok(Subjects { server: Some(server.pid()), database: Some(self.world.postgres()?), ..Subjects::default() })
+        Ok(Subjects {
+            server: Some(server.pid()),
+            database: Some(self.world.stack().postgres()?),
+            ..Subjects::default()
+        })
     }
 }
 
 /// A linear congruential generator (Knuth, MMIX): the same conversations in each run.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    /// The next number, below a limit.
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }

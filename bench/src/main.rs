@@ -7,6 +7,7 @@ mod hello;
 mod judged;
 mod legs;
 mod load;
+mod messaging;
 mod pgbench;
 mod process;
 mod report;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Measure the gateway instead of the server.
     Gateway(gateway::Flags),
+    /// Measure messaging, side by side with others.
+    Messaging(messaging::Flags),
     /// Serve as the reference for gRPC. The bench starts this by itself.
     Hello {
         /// Where to listen.
@@ -133,14 +136,20 @@ fn main() -> Result<()> {
         Some(Command::Argon2 { listen }) => serve()?.block_on(argon2::serve(listen)),
         Some(Command::Judged { listen, config }) => serve()?.block_on(judged::serve(listen, &config)),
         Some(Command::Orders { listen }) => serve()?.block_on(gateway::orders::serve(listen)),
-        Some(Command::Gateway(flags)) => run(async |cores| gateway::measure(flags, cores).await),
-        None => run(async |cores| measure(flags, cores).await),
+        Some(Command::Gateway(flags)) => {
+            run(flags.quick && !flags.record, async |cores| gateway::measure(flags, cores).await)
+        }
+        Some(Command::Messaging(flags)) => {
+            run(flags.quick && !flags.record, async |cores| messaging::measure(flags, cores).await)
+        }
+        None => run(flags.quick && !flags.record, async |cores| measure(flags, cores).await),
     }
 }
 
 /// Measures, on a core, until that is done or somebody wants it to end.
-fn run(measure: impl AsyncFnOnce(Cores) -> Result<()>) -> Result<()> {
-    ensure!(!cfg!(debug_assertions), "only optimised builds are worth measuring: cargo build --release");
+fn run(only_try: bool, measure: impl AsyncFnOnce(Cores) -> Result<()>) -> Result<()> {
+    let optimised = !cfg!(debug_assertions);
+    ensure!(optimised || only_try, "only optimised builds are worth measuring: cargo build --release");
     // Before there is a second thread.
     let cores = Cores::take()?;
     Builder::new_current_thread().enable_all().build()?.block_on(async {

@@ -9,8 +9,10 @@ use tokio::process::Command;
 
 use crate::load::{Sample, Subjects};
 
-/// The transaction.
-const SCRIPT: &str = include_str!("../pgbench.sql");
+/// What the server does to its own tables, one message a transaction.
+pub const SAME_SQL: &str = include_str!("../pgbench.sql");
+/// The least that takes the next number and keeps a message: one statement, on tables of its own.
+pub const ONE_STATEMENT: &str = include_str!("../pgbench-messages.sql");
 /// The text of every message.
 pub const TEXT: &str = "A message of ordinary length, such as people send each other all day long.";
 
@@ -35,6 +37,8 @@ pub fn seed(accounts: usize, conversations: usize) -> String {
 pub struct Pgbench<'a> {
     /// The program.
     pub program: &'a Path,
+    /// The transaction.
+    pub script: &'a str,
     /// The database that was seeded.
     pub database: &'a str,
     /// For its log.
@@ -56,7 +60,7 @@ impl Pgbench<'_> {
     async fn transactions(&self, wall: Duration) -> Result<(Vec<Duration>, Duration)> {
         let logs = tempfile::tempdir_in(self.folder)?;
         let script = logs.path().join("pgbench.sql");
-        fs::write(&script, SCRIPT)?;
+        fs::write(&script, self.script)?;
         let mut command = Command::new(self.program);
         command.args(["--no-vacuum", "--protocol=prepared", "--jobs=1", "--log"]).kill_on_drop(true);
         command.arg(format!("--client={}", self.clients)).arg(format!("--time={}", wall.as_secs().max(1)));

@@ -11,6 +11,22 @@ use crate::load::Sample;
 /// Where `--record` writes, from the root of the repository.
 const RESULTS: &str = "bench/RESULTS.md";
 
+/// What a leg found.
+pub struct Section {
+    /// In Markdown.
+    pub text: String,
+    /// What else took part.
+    pub versions: Vec<String>,
+}
+
+impl Section {
+    /// Of a leg that could not be measured.
+    pub fn skipped(why: &str) -> Self {
+        eprintln!("skipped: {why}");
+        Self { text: format!("skipped: {why}\n"), versions: Vec::new() }
+    }
+}
+
 /// The samples of a load, one a round.
 pub struct Measured {
     /// What the tables call it.
@@ -82,6 +98,12 @@ impl Spread {
         let last = figures.len().saturating_sub(1);
         Self { median: f64::midpoint(at(last / 2), at(figures.len() / 2)), min: at(0), max: at(last) }
     }
+}
+
+/// Rounded down to two digits, at least 1.
+pub fn two_digits(rate: f64) -> f64 {
+    let unit = 10_f64.powf((rate.log10().floor() - 1.0).max(0.0));
+    ((rate / unit).floor() * unit).max(1.0)
 }
 
 /// What was measured, in Markdown, with Postgres if that took part.
@@ -204,6 +226,11 @@ mod tests {
         let with_third = "# Results\n\n## One\n\nold\n\n## Two\n\nkept\n\n## Three\n\nnew\n";
         assert_eq!(with_section(document, "Three", "new"), with_third);
         assert_eq!(with_section(with_third, "Three", "new"), with_third);
+    }
+
+    #[test]
+    fn offered_rates_are_round_and_never_more_than_asked_for() {
+        assert_eq!([2345.6, 99.9, 10.0, 7.5, 0.3].map(two_digits), [2300.0, 99.0, 10.0, 7.0, 1.0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -31,7 +31,69 @@ const DATABASE: &str = "rialto";
 const REFERENCE_DATABASE: &str = "reference";
 const PASSWORD: &str = "correct horse battery staple";
 /// Calls at once while accounts and conversations are made.
-const SETUP_IN_FLIGHT: usize = 16;
+pub const SETUP_IN_FLIGHT: usize = 16;
+
+/// PostgreSQL, Redis and a database that was migrated, for a server with the configuration of production.
+pub struct Stack {
+    services: Services,
+    folder: TempDir,
+    program: PathBuf,
+    config: PathBuf,
+}
+
+impl Stack {
+    /// Starts PostgreSQL and Redis on the servers' core. The program is `rialto` beside this one unless given.
+    pub fn start(program: Option<&Path>, cores: Cores, log_filter: &str) -> Result<Self> {
+        let ourselves = std::env::current_exe().context("finding this program")?;
+        let target = ourselves.ancestors().nth(2).context("finding the build's folder")?;
+        // Postgres drops root's privileges and has to get through.
+        let open = Permissions::from_mode(0o711);
+        let folder = tempfile::Builder::new().prefix("bench-").permissions(open).tempdir_in(target)?;
+        let options = Options { data_dir: folder.path().to_owned(), durable: true };
+        let services = cores.on_server(|| Ok(Services::start(options, |text| eprintln!("{text}"))?))?;
+        let program = program.map_or_else(|| ourselves.with_file_name("rialto"), Path::to_owned);
+        let config = folder.path().join("rialto.toml");
+        fs::write(&config, configuration(&services, log_filter)?)?;
+        let stack = Self { services, folder, program, config };
+        let migrated = stack.rialto().args(["migrate", "up"]).stdout(Stdio::null()).status();
+        let migrated = migrated.with_context(|| format!("running {}", stack.program.display()))?;
+        ensure!(migrated.success(), "migrate ended with {migrated}");
+        Ok(stack)
+    }
+
+    /// A server on them, on the servers' core.
+    pub fn serve(&self, cores: Cores) -> Result<Server> {
+        let log = File::options().create(true).append(true).open(self.folder().join("rialto.log"))?;
+        cores.on_server(|| {
+            Server::start(|address| {
+                let mut serve = self.rialto();
+                serve.args(["serve", "--listen", &address.to_string()]).stderr(log);
+                Ok(serve)
+            })
+        })
+    }
+
+    fn rialto(&self) -> Command {
+        let mut rialto = command(&self.program);
+        rialto.arg("--config").arg(&self.config);
+        rialto
+    }
+
+    /// Another database of the same PostgreSQL.
+    pub fn database_url_for(&self, database: &str) -> String {
+        self.services.database_url_for(database)
+    }
+
+    /// For files of a run.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Postgres.
+    pub fn postgres(&self) -> Result<Pid> {
+        Pid::in_file(&self.folder().join("postgres/data/postmaster.pid"))
+    }
+}
 
 /// All of it. Fields are dropped in order: servers, what they use, and at last the folder.
 pub struct World {
@@ -43,8 +105,7 @@ pub struct World {
     pub judged: Server,
     /// The reference for logins.
     pub argon2: Server,
-    services: Services,
-    folder: TempDir,
+    stack: Stack,
     /// Accounts that are logged in.
     pub accounts: Vec<Account>,
     /// Conversations, each started by the account `index % accounts`.
@@ -54,6 +115,7 @@ pub struct World {
 }
 
 /// An account that is logged in.
+#[derive(Clone)]
 pub struct Account {
     id: String,
     /// The value of its `authorization` header.
@@ -73,39 +135,16 @@ impl World {
     /// Starts everything on the servers' core.
     pub async fn start(flags: &Flags, cores: Cores) -> Result<Self> {
         let ourselves = std::env::current_exe().context("finding this program")?;
-        let target = ourselves.ancestors().nth(2).context("finding the build's folder")?;
-        // Postgres drops root's privileges and has to get through.
-        let open = Permissions::from_mode(0o711);
-        let folder = tempfile::Builder::new().prefix("bench-").permissions(open).tempdir_in(target)?;
-        let options = Options { data_dir: folder.path().to_owned(), durable: true };
-        let services = cores.on_server(|| Ok(Services::start(options, |text| eprintln!("{text}"))?))?;
-
-        let program = flags.rialto.clone().unwrap_or_else(|| ourselves.with_file_name("rialto"));
-        let config = folder.path().join("rialto.toml");
-        fs::write(&config, configuration(&services, &flags.log_filter)?)?;
-        let rialto = || {
-            let mut rialto = command(&program);
-            rialto.arg("--config").arg(&config);
-            rialto
-        };
-        let migrated = rialto().args(["migrate", "up"]).stdout(Stdio::null()).status();
-        let migrated = migrated.with_context(|| format!("running {}", program.display()))?;
-        ensure!(migrated.success(), "migrate ended with {migrated}");
+        let stack = Stack::start(flags.rialto.as_deref(), cores, &flags.log_filter)?;
         let copy = format!("CREATE DATABASE {REFERENCE_DATABASE} TEMPLATE {DATABASE}");
-        execute(&services.database_url_for("postgres"), &copy).await?;
+        execute(&stack.database_url_for("postgres"), &copy).await?;
 
-        let log = folder.path().join("rialto.log");
-        let serve = |address: std::net::SocketAddr| {
-            let mut serve = rialto();
-            serve.args(["serve", "--listen", &address.to_string()]).stderr(File::create(&log)?);
-            Ok(serve)
-        };
-        let rialto = cores.on_server(|| Server::start(serve))?;
+        let rialto = stack.serve(cores)?;
         eprintln!("making {} accounts and {} conversations…", flags.accounts, flags.conversations);
         let connection = Http2::connect(rialto.address).await?;
         let auth = AuthServiceClient::with_origin(connection.clone(), connection.origin.clone());
         let accounts: Vec<_> = stream::iter(0..flags.accounts)
-            .map(|index| account(auth.clone(), index))
+            .map(|index| account(auth.clone(), format!("bench-{index}")))
             .buffered(SETUP_IN_FLIGHT)
             .try_collect()
             .await?;
@@ -116,7 +155,7 @@ impl World {
             .await?;
         let other = format!("accounts WHERE password_hash NOT LIKE '{}%'", argon2::PARAMETERS);
         let check = format!("DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM {other}), 'other parameters'; END $$");
-        execute(services.database_url(), &check).await.context("the reference hashes otherwise")?;
+        execute(&stack.database_url_for(DATABASE), &check).await.context("the reference hashes otherwise")?;
         let messaging = MessagingServiceClient::with_origin(connection.clone(), connection.origin.clone());
         let conversations = stream::iter(0..flags.conversations)
             .map(|index| conversation(messaging.clone(), &accounts, index))
@@ -124,12 +163,12 @@ impl World {
             .try_collect()
             .await?;
         let reference = pgbench::seed(flags.accounts, flags.conversations);
-        execute(&services.database_url_for(REFERENCE_DATABASE), &reference).await?;
+        execute(&stack.database_url_for(REFERENCE_DATABASE), &reference).await?;
         // Both databases begin with the same statistics: of what is there. Statements must not be planned for a table of
         // messages that is known to be empty.
         for database in [DATABASE, REFERENCE_DATABASE] {
             let analyze = "VACUUM (ANALYZE) accounts, conversations, conversation_members";
-            execute(&services.database_url_for(database), analyze).await?;
+            execute(&stack.database_url_for(database), analyze).await?;
         }
 
         let bytes = auth.clone().get_me(accounts[0].request(GetMeRequest {})).await?.get_ref().encoded_len();
@@ -139,10 +178,10 @@ impl World {
             Ok(hello)
         };
         let hello = cores.on_server(|| Server::start(hello))?;
-        let judged_log = folder.path().join("judged.log");
+        let judged_log = stack.folder().join("judged.log");
         let judged = |address: std::net::SocketAddr| {
             let mut judged = command(&ourselves);
-            judged.args(["judged", "--listen", &address.to_string(), "--config"]).arg(&config);
+            judged.args(["judged", "--listen", &address.to_string(), "--config"]).arg(&stack.config);
             judged.stderr(File::create(&judged_log)?);
             Ok(judged)
         };
@@ -153,32 +192,27 @@ impl World {
             Ok(argon2)
         };
         let argon2 = cores.on_server(|| Server::start(argon2))?;
-        Ok(Self { rialto, hello, judged, argon2, services, folder, accounts, conversations, logins })
+        Ok(Self { rialto, hello, judged, argon2, stack, accounts, conversations, logins })
     }
 
     /// The database that pgbench works on.
     pub fn reference_database(&self) -> String {
-        self.services.database_url_for(REFERENCE_DATABASE)
+        self.stack.database_url_for(REFERENCE_DATABASE)
     }
 
-    /// For files of a run.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Postgres.
-    pub fn postgres(&self) -> Result<Pid> {
-        Pid::in_file(&self.folder().join("postgres/data/postmaster.pid"))
+    /// PostgreSQL, and a folder for files of a run.
+    pub fn stack(&self) -> &Stack {
+        &self.stack
     }
 }
 
 /// Defaults, but for the limits: they stay on, high enough not to be met by a handful of accounts at one address, nor by
-/// nobody in particular and by logins.
+/// nobody in particular and by logins, and by as many streams on one connection as messaging is measured with.
 fn configuration(services: &Services, log_filter: &str) -> Result<String> {
     let (seed, key) = (STANDARD.encode(Rng.bytes::<32>()?), STANDARD.encode(Rng.bytes::<32>()?));
     let (database, redis) = (services.database_url(), services.redis_url());
     Ok(format!(
-        "[server]\nflood_per_second = 10000\n\n\
+        "[server]\nflood_per_second = 10000\nmax_concurrent_streams = 20000\n\n\
          [database]\nurl = {database:?}\n\n\
          [redis]\nurl = {redis:?}\n\n\
          [auth]\naccess_token_seconds = 86400\nsigning_keys = [{{ id = \"bench\", seed = {seed:?} }}]\n\n\
@@ -199,15 +233,16 @@ fn command(program: &Path) -> Command {
     command
 }
 
-async fn execute(database: &str, sql: &str) -> Result<()> {
+/// Runs statements on a database.
+pub async fn execute(database: &str, sql: &str) -> Result<()> {
     let mut conn = AsyncPgConnection::establish(database).await.with_context(|| format!("connecting to {database}"))?;
     conn.batch_execute(sql).await.with_context(|| sql.to_owned())
 }
 
-async fn account(mut auth: AuthServiceClient<Http2>, index: usize) -> Result<Account> {
-    let (email, password) = (format!("bench-{index}@example.com"), PASSWORD.to_owned());
-    let display_name = format!("Bench {index}");
-    let register = RegisterRequest { email: email.clone(), password: password.clone(), display_name };
+/// A new account that has logged in.
+pub async fn account(mut auth: AuthServiceClient<Http2>, name: String) -> Result<Account> {
+    let (email, password) = (format!("{name}@example.com"), PASSWORD.to_owned());
+    let register = RegisterRequest { email: email.clone(), password: password.clone(), display_name: name };
     let account = auth.register(register).await?.into_inner().account.context("an account without an account")?;
     let login = auth.login(LoginRequest { email, password, ..Default::default() }).await?.into_inner();
     Ok(Account { id: account.id, authorization: format!("Bearer {}", login.access_token).parse()? })
@@ -223,13 +258,18 @@ async fn login(mut auth: AuthServiceClient<Http2>, index: usize) -> Result<Login
     Ok(login)
 }
 
-async fn conversation(
+async fn conversation(messaging: MessagingServiceClient<Http2>, accounts: &[Account], index: usize) -> Result<String> {
+    start_conversation(messaging, &accounts[index % accounts.len()], &[&accounts[(index + 1) % accounts.len()]]).await
+}
+
+/// A new conversation of somebody with others.
+pub async fn start_conversation(
     mut messaging: MessagingServiceClient<Http2>,
-    accounts: &[Account],
-    index: usize,
+    account: &Account,
+    others: &[&Account],
 ) -> Result<String> {
-    let other = accounts[(index + 1) % accounts.len()].id.clone();
-    let request = CreateConversationRequest { title: String::new(), member_ids: vec![other] };
-    let response = messaging.create_conversation(accounts[index % accounts.len()].request(request)).await?;
+    let member_ids = others.iter().map(|other| other.id.clone()).collect();
+    let request = CreateConversationRequest { title: String::new(), member_ids };
+    let response = messaging.create_conversation(account.request(request)).await?;
     Ok(response.into_inner().conversation.context("a conversation without a conversation")?.id)
 }

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod auth;
+pub mod keys;
 pub mod messaging;
 pub mod passkeys;
 pub mod privacy;

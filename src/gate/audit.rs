@@ -110,7 +110,11 @@ impl Note {
             });
         }
         let mut conn = app.db.get().await?;
-        diesel::insert_into(audit_log::table).values(&entries).execute(&mut *conn).await?;
+        // One by itself is prepared once and for all, unlike several.
+        match entries.as_slice() {
+            [entry] => diesel::insert_into(audit_log::table).values(entry).execute(&mut *conn).await?,
+            entries => diesel::insert_into(audit_log::table).values(entries).execute(&mut *conn).await?,
+        };
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod auth;
+mod keys;
 mod messaging;
 mod passkeys;
 mod production;
@@ -21,6 +22,7 @@ use crate::kernel::secret::Secret;
 
 pub use account::Account;
 pub use auth::{Auth, Pepper, SigningKey};
+pub use keys::Keys;
 pub use messaging::Messaging;
 pub use passkeys::{Passkeys, RelyingParty};
 pub use security::{Security, Severity, Threshold, Thresholds};
@@ -46,6 +48,8 @@ pub struct Config {
     pub mail: Mail,
     /// Personal data.
     pub privacy: Privacy,
+    /// End-to-end encryption.
+    pub keys: Keys,
     /// Conversations.
     pub messaging: Messaging,
     /// Work that is done later.
@@ -329,6 +333,13 @@ pub struct Rates {
     pub authentication: Limit,
     /// Sensitive calls, per account. Refused while Redis is away.
     pub sensitive: Limit,
+    /// Accounts whose prekeys somebody claims, per account that claims.
+    pub claim: Limit,
+    /// Claims of one account's prekeys by another one, per pair.
+    pub claim_pair: Limit,
+    /// Claims that are given an account's one-time prekeys, per account whose keys they are. What is claimed beyond comes
+    /// without any.
+    pub claim_target: Limit,
 }
 
 /// One limit.
@@ -353,6 +364,10 @@ impl Default for Rates {
             message: limit(100, 5),
             authentication: limit(10, 60),
             sensitive: limit(5, 60),
+            claim: limit(1000, 3600),
+            claim_pair: limit(30, 3600),
+            // Half of what a device keeps, and so few afterwards that it takes a day to claim the other half.
+            claim_target: limit(100, 86_400),
         }
     }
 }

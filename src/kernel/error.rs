@@ -153,9 +153,9 @@ impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         let (reason, message) = match &error {
-            Diesel::DatabaseError(Kind::ClosedConnection, _) | Diesel::BrokenTransactionManager => {
-                (Reason::ConnectionError, "the database connection was lost")
-            }
+            // The second is what diesel-async makes of a connection that ended under a query.
+            Diesel::DatabaseError(Kind::ClosedConnection | Kind::UnableToSendCommand, _)
+            | Diesel::BrokenTransactionManager => (Reason::ConnectionError, "the database connection was lost"),
             Diesel::DatabaseError(Kind::SerializationFailure, _) | Diesel::RollbackTransaction => {
                 (Reason::TransactionFailed, "the transaction was rolled back")
             }
@@ -234,6 +234,13 @@ mod tests {
         assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), Some(Duration::from_secs(3)));
         assert!(!String::from_utf8_lossy(status.details()).contains("secret cause"));
         assert!(!status.message().contains("secret cause"));
+    }
+
+    #[test]
+    fn a_connection_to_postgres_that_ends_under_a_query_is_worth_another_try() {
+        use diesel::result::{DatabaseErrorKind, Error as Diesel};
+        let closed = Diesel::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new("closed".to_owned()));
+        assert_eq!(Status::from(Error::from(closed)).code(), tonic::Code::Unavailable);
     }
 
     #[test]

@@ -21,7 +21,16 @@ use crate::kernel::error::{Error, Reason};
 use crate::kernel::redis::Redis;
 
 /// All of them.
-const ALL: [Rate; 5] = [Rate::Default, Rate::Write, Rate::Message, Rate::Authentication, Rate::Sensitive];
+const ALL: [Rate; 8] = [
+    Rate::Default,
+    Rate::Write,
+    Rate::Message,
+    Rate::Authentication,
+    Rate::Sensitive,
+    Rate::Claim,
+    Rate::ClaimPair,
+    Rate::ClaimTarget,
+];
 
 /// Which limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +45,12 @@ pub enum Rate {
     Authentication,
     /// Sensitive calls; refused while Redis is away.
     Sensitive,
+    /// Accounts whose prekeys somebody claims.
+    Claim,
+    /// Claims of one account's prekeys by another one.
+    ClaimPair,
+    /// Claims of one account's one-time prekeys, by whomever.
+    ClaimTarget,
 }
 
 /// Who is counted.
@@ -45,7 +60,7 @@ pub enum Subject {
     Account(Uuid),
     /// A client address; in IPv6 its network.
     Address(IpAddr),
-    /// The account that a caller names without having proven to be it: a hash of the name.
+    /// The account that a caller names without having proven to be it, or a pair of accounts: a hash of the name.
     Named([u8; 16]),
 }
 
@@ -165,6 +180,9 @@ impl Rates {
             (Rate::Message, _) => self.config.message,
             (Rate::Authentication, _) => self.config.authentication,
             (Rate::Sensitive, _) => self.config.sensitive,
+            (Rate::Claim, _) => self.config.claim,
+            (Rate::ClaimPair, _) => self.config.claim_pair,
+            (Rate::ClaimTarget, _) => self.config.claim_target,
         };
         Limit { calls: limit.calls.saturating_mul(self.config.factor).max(1), seconds: limit.seconds.max(1) }
     }

@@ -15,6 +15,8 @@ pub enum Target {
     Role(Uuid),
     /// A session.
     Session(Uuid),
+    /// A device with keys for end-to-end encryption.
+    Device(Uuid),
 }
 
 impl Target {
@@ -24,6 +26,7 @@ impl Target {
             Self::Account(id) => ("account", id),
             Self::Role(id) => ("role", id),
             Self::Session(id) => ("session", id),
+            Self::Device(id) => ("device", id),
         }
     }
 }

@@ -102,6 +102,10 @@ impl Violations {
         self.check(at, value.len() <= max, || format!("must have at most {max} bytes"));
     }
 
+    fn len(&mut self, at: Segment, value: &[u8], len: usize) {
+        self.check(at, value.len() == len, || format!("must have exactly {len} bytes"));
+    }
+
     fn email(&mut self, at: Segment, value: &str) {
         self.check(at, is_email(value), || "must be an e-mail address".into());
     }

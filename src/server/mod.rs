@@ -28,6 +28,7 @@ use tonic::service::Routes;
 use self::listener::{Port, bind};
 use crate::domains::account::{AccountService, Connections};
 use crate::domains::auth::{AuthService, Keys, Sessions};
+use crate::domains::keys::KeyService;
 use crate::domains::messaging::MessagingService;
 use crate::domains::passkeys::PasskeyService;
 use crate::domains::privacy::PrivacyService;
@@ -43,6 +44,7 @@ use crate::kernel::policy;
 use crate::proto;
 use crate::proto::rialto::account::v1::account_service_server::AccountServiceServer;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
+use crate::proto::rialto::keys::v1::key_service_server::KeyServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
 use crate::proto::rialto::privacy::v1::privacy_service_server::PrivacyServiceServer;
@@ -161,6 +163,13 @@ fn services(
         )
         .add_service(
             AuthServiceServer::from_arc(auth)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            KeyServiceServer::new(KeyService::new(app.clone(), Arc::clone(sessions)))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

@@ -1,6 +1,6 @@
 //! What is held about a person, by whom. A domain that holds something joins here.
 
-use crate::domains::{account, auth, messaging, passkeys, privacy, roles, security, two_factor, users};
+use crate::domains::{account, auth, keys, messaging, passkeys, privacy, roles, security, two_factor, users};
 use crate::gate;
 use crate::kernel::personal_data::Part;
 
@@ -9,6 +9,7 @@ use crate::kernel::personal_data::Part;
 pub const PARTS: &[Part] = &[
     gate::PERSONAL_DATA,
     messaging::PERSONAL_DATA,
+    keys::PERSONAL_DATA,
     users::PERSONAL_DATA,
     roles::PERSONAL_DATA,
     two_factor::PERSONAL_DATA,

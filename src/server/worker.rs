@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::personal_data::PARTS;
-use crate::domains::{account, auth, passkeys, privacy, roles, security, two_factor};
+use crate::domains::{account, auth, keys, passkeys, privacy, roles, security, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
@@ -39,6 +39,8 @@ async fn periodic(app: &App) {
         forget("two-factor setups that were not finished", two_factor::jobs::delete_abandoned_setups(app)).await;
         forget("registrations that nobody has verified", auth::jobs::delete_stale_registrations(app)).await;
         forget("changes of e-mail addresses that have expired", auth::jobs::delete_expired_email_changes(app)).await;
+        forget("devices that were not seen for long", keys::jobs::delete_stale_devices(app)).await;
+        forget("prekeys that were handed out long ago", keys::jobs::delete_claimed_prekeys(app)).await;
         forget("archives that have expired", privacy::jobs::delete_expired_exports(app)).await;
         forget("old security events and alerts", security::jobs::delete_old(app)).await;
         forget("old events of accounts", account::jobs::delete_old_events(app)).await;

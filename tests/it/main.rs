@@ -19,6 +19,7 @@ mod gate;
 mod harness;
 mod hostile;
 mod jobs;
+mod keys;
 mod limits;
 mod live;
 mod mail;

@@ -18,6 +18,7 @@ ON_SHARED_SERVER = [
     "stubs_client",
     "two_factor_client",
     "privacy_client",
+    "keys_client",
     "reflection_client",
     "openapi_client",
     "websocket_client",

@@ -1,9 +1,12 @@
 """What schemathesis is told of Rialto: how to log in, what exists, and what ends a stream. See openapi_client.py."""
 
+import base64
 import os
+import uuid
 
 import requests
 import schemathesis
+from nacl.signing import SigningKey
 from schemathesis.core.parameters import ParameterLocation
 
 from client import PATIENCE, Rest, register
@@ -38,6 +41,10 @@ STREAMS = (
     "GET /v1/security/alert-changes",
 )
 
+# No schema can say what a signature is, and which numbers are keys of X25519. This is one: the base point.
+POINT = base64.b64encode(bytes([9]) + bytes(31)).decode()
+ACCOUNT_KEY = SigningKey.generate()
+
 # An id that no account has.
 NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -59,6 +66,7 @@ class World:
         self.log_in = lambda: log_in(email, password)
         self.other, self.other_token = register(Rest(ADDRESS), "schemathesis")
         caller = Rest(ADDRESS, self.log_in())
+        self.id = caller.get("/v1/auth/me").ok()["id"]
         self.conversation = caller.post("/v1/conversations", {"memberIds": [self.other["id"]]}).ok()["id"]
 
     def token_for(self, label: str) -> str:
@@ -67,6 +75,17 @@ class World:
             return register(Rest(ADDRESS), "leaver")[1]
         self.token = self.token or self.log_in()
         return self.token
+
+
+    def device(self, device_id: str) -> dict:
+        """A registration of a device that the account key has signed."""
+        keys = bytes([9]) + bytes(31) + bytes(ACCOUNT_KEY.verify_key)
+        ids = uuid.UUID(self.id).bytes + uuid.UUID(device_id).bytes
+        signature = ACCOUNT_KEY.sign(b"Rialto-Device-v1\0" + ids + bytes([0, 0, 0, 7]) + keys).signature
+        key = base64.b64encode(bytes(ACCOUNT_KEY.verify_key)).decode()
+        signature = base64.b64encode(signature).decode()
+        body = {"registrationId": 7, "identityKey": POINT, "signingKey": key, "signature": signature, "name": "Phone"}
+        return {**body, "accountKey": key}
 
 
 world = World() if ACCOUNT else None
@@ -152,6 +171,25 @@ def before_call(context, case, kwargs):
     # Nobody blocks oneself, and the other one stays.
     if label in ["POST /v1/users/{userId}/block", "DELETE /v1/users/{userId}"]:
         ids["userId"] = NOBODY
+    if label == "PUT /v1/keys/devices/{deviceId}":
+        # One device: there can't be any number of them.
+        ids["deviceId"] = NOBODY
+        case.body = world.device(NOBODY)
+    if label == "PUT /v1/keys/account":
+        key = bytes(ACCOUNT_KEY.verify_key)
+        signature = ACCOUNT_KEY.sign(b"Rialto-AccountKey-v1\0" + uuid.UUID(world.id).bytes + key).signature
+        case.body = {name: base64.b64encode(value).decode() for name, value in [("accountKey", key), ("signature", signature)]}
+    if label == "PUT /v1/keys/devices/{deviceId}/signed-prekey":
+        # One of the two, and signed by a device that there is; none of these is.
+        ids["deviceId"] = str(uuid.uuid4())
+        key = {"publicKey": POINT, "signature": base64.b64encode(bytes(64)).decode()}
+        case.body = {"registrationId": 1, "signedPreKey": key}
+    if label == "POST /v1/keys/devices/{deviceId}/prekeys":
+        ids["deviceId"] = str(uuid.uuid4())
+        case.body = {"registrationId": 1, "preKeys": [{"keyId": 1, "publicKey": POINT}]}
+    if label == "POST /v1/keys/claim" and isinstance(case.body, dict):
+        # No account twice.
+        case.body["targets"] = case.body["targets"][:1]
     if label == "POST /v1/twofa/accounts/{accountId}/reset":
         ids["accountId"] = NOBODY
 

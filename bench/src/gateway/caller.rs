@@ -4,20 +4,18 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::uri::PathAndQuery;
 use http::{Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use prost::Message;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tower::{Service, ServiceExt};
 
 use super::orders::contract::GetRequest;
-use crate::client::{Http1, Http2};
+use crate::client::{Http1, Http2, Raw};
 
 /// How calls are made.
 #[derive(Clone, Copy, PartialEq)]
@@ -129,42 +127,5 @@ impl Caller {
                 Ok(client.unary(request, path.clone(), Raw).await?.into_inner())
             }
         }
-    }
-}
-
-/// Messages that are encoded already, and stay so.
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

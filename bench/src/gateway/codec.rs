@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Deserializer, Value};
 
 use super::orders::{DESCRIPTORS, LISTED, list, order};
-use super::{Bench, Section, floor};
-use crate::report::{self, Comparison, Spread, ratios};
+use super::{Bench, floor};
+use crate::report::{self, Comparison, Section, Spread, ratios};
 
 /// Who takes turns. The first is ours, the second the floor.
 const NAMES: [&str; 5] = ["gateway", "serde_json", "serde_json, times parsed", "pbjson", "prost-reflect"];

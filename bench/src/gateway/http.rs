@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::caller::{Caller, Method, Way};
 use super::orders::{DESCRIPTORS, LISTED, list, order};
-use super::{Bench, Section, peers};
+use super::{Bench, peers};
 use crate::WARM_UP;
 use crate::load::{Sample, Subjects, closed_loop, open_loop};
 use crate::process::{Pid, Server};
-use crate::report::{self, Comparison, Measured, cpu, p99, rate, ratios};
+use crate::report::{self, Comparison, Measured, Section, cpu, p99, rate, ratios, two_digits};
 
 /// How the last column of the comparisons was measured.
 const BY_RATE: &str = "ratio by calls/s";
@@ -68,7 +68,7 @@ impl Bench {
     pub(super) async fn envoy(&self) -> Result<Section> {
         let program = match peers::install("envoy") {
             Ok(program) => program,
-            Err(why) => return Ok(skipped(&why)),
+            Err(why) => return Ok(Section::skipped(&why)),
         };
         let folder = tempfile::tempdir()?;
         // Beside the load generator: the proxy has its core for itself.
@@ -137,7 +137,7 @@ impl Bench {
     pub(super) async fn node(&self) -> Result<Section> {
         let installed = match peers::install("node") {
             Ok(installed) => installed,
-            Err(why) => return Ok(skipped(&why)),
+            Err(why) => return Ok(Section::skipped(&why)),
         };
         let answers = tempfile::tempdir()?;
         let node = |script: &[&str]| self.cores.on_server(|| peers::start_node(&installed, answers.path(), script));
@@ -166,7 +166,7 @@ impl Bench {
             compared
                 .extend(others.iter().zip([2.0, 2.5, 8.0]).map(|(other, wanted)| by_cpu(gateway, other, Some(wanted))));
         }
-        Ok(Section { text: tables(&measured, &compared), versions: peers::node_versions()? })
+        Ok(Section { text: tables(&measured, &compared), versions: peers::node_versions(&["@nestjs/", "fastify"])? })
     }
 
     /// Checks that everybody answers the same, and gives them time to get fast. Returns their rates.
@@ -234,17 +234,6 @@ fn tables(measured: &[Measured], compared: &[Comparison]) -> String {
     format!("{}\n{}", report::loads(measured, false), report::comparisons(compared, BY_RATE))
 }
 
-fn skipped(why: &str) -> Section {
-    eprintln!("skipped: {why}");
-    Section { text: format!("skipped: {why}\n"), versions: Vec::new() }
-}
-
-/// Rounded down to two digits, at least 1.
-fn two_digits(rate: f64) -> f64 {
-    let unit = 10_f64.powf((rate.log10().floor() - 1.0).max(0.0));
-    ((rate / unit).floor() * unit).max(1.0)
-}
-
 /// What a method answers, encoded.
 fn expected(method: Method) -> (&'static str, Vec<u8>) {
     match method {
@@ -268,14 +257,4 @@ fn check(way: Way, method: Method, answer: &Bytes) -> Result<()> {
     };
     ensure!(right, "is not the expected one: {}", String::from_utf8_lossy(answer));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::two_digits;
-
-    #[test]
-    fn offered_rates_are_round_and_never_more_than_asked_for() {
-        assert_eq!([2345.6, 99.9, 10.0, 7.5, 0.3].map(two_digits), [2300.0, 99.0, 10.0, 7.0, 1.0]);
-    }
 }

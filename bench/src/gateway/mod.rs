@@ -7,7 +7,7 @@ mod floor;
 mod http;
 mod listener;
 pub mod orders;
-mod peers;
+pub mod peers;
 mod streams;
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::process::Cores;
-use crate::report;
+use crate::report::{self, Section};
 
 /// How to measure the gateway.
 #[derive(Args)]
@@ -33,7 +33,7 @@ pub struct Flags {
     seconds: u64,
     /// One round of a second: does it work?
     #[arg(long)]
-    quick: bool,
+    pub quick: bool,
     /// Calls at once. Over HTTP/1.1 each has a connection of its own.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
@@ -48,7 +48,7 @@ pub struct Flags {
     rialto: Option<PathBuf>,
     /// Write the results to bench/RESULTS.md, each into its section.
     #[arg(long)]
-    record: bool,
+    pub record: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -63,14 +63,6 @@ enum Leg {
     Codec,
     /// Idle event streams.
     Streams,
-}
-
-/// What a leg found.
-struct Section {
-    /// In Markdown.
-    text: String,
-    /// What else took part.
-    versions: Vec<String>,
 }
 
 impl Leg {

@@ -94,11 +94,12 @@ pub fn start_node(installed: &Path, answers: &Path, script: &[&str]) -> Result<S
     })
 }
 
-/// The versions of Node.js and of what runs on it.
-pub fn node_versions() -> Result<Vec<String>> {
+/// The versions of Node.js and of what runs on it, by the beginnings of packages' names.
+pub fn node_versions(wanted: &[&str]) -> Result<Vec<String>> {
     let package: Value = serde_json::from_str(include_str!("../../node/package.json"))?;
     let packages = package.get("dependencies").and_then(Value::as_object).context("no dependencies")?;
-    let packages = packages.iter().map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?")));
+    let packages = packages.iter().filter(|(name, _)| wanted.iter().any(|wanted| name.starts_with(wanted)));
+    let packages = packages.map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?")));
     Ok([format!("Node.js {}", output_of(&["node", "--version"]))].into_iter().chain(packages).collect())
 }
 

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 
 use super::caller::Caller;
 use super::orders::contract::PublishResponse;
-use super::{Bench, Section, peers};
+use super::{Bench, peers};
 use crate::client::Http2;
 use crate::process::raise_open_files;
-use crate::report::Spread;
+use crate::report::{Section, Spread};
 
 /// Files that a process needs besides its streams.
 const SPARE_FILES: u64 = 200;

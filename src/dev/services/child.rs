@@ -2,6 +2,7 @@
 //!
 //! The thread matters: the parent-death signal is tied to the thread that spawned the child, not to the process.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -113,6 +114,17 @@ impl Child {
         }
     }
 
+    /// Sends a signal to it and then to its children, if it still runs.
+    pub(super) fn signal_family(&self, signal: Signal) {
+        if let State::Running(pid) = *self.shared.lock() {
+            rustix::process::kill_process(pid, signal).ok();
+            // One that is stopped makes no more of them.
+            for child in children_of(pid) {
+                rustix::process::kill_process(child, signal).ok();
+            }
+        }
+    }
+
     /// From here on its exit is no failure.
     pub(super) fn expect_exit(&self) {
         self.shared.expected.store(true, Ordering::SeqCst);
@@ -137,4 +149,17 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The processes that have this parent.
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        // The name of the program, in parentheses, may contain anything. The state and the parent follow.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().nth(1) == Some(&parent.as_raw_nonzero().to_string())
+    })
+    .collect()
 }

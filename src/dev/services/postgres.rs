@@ -126,6 +126,11 @@ impl Postgres {
         self.child.wait(Duration::from_secs(5));
     }
 
+    /// Stops its processes where they are, or lets them go on.
+    pub(super) fn pause(&self, paused: bool) {
+        self.child.signal_family(if paused { Signal::STOP } else { Signal::CONT });
+    }
+
     #[cfg(test)]
     pub(super) fn pid(&self) -> Option<rustix::process::Pid> {
         self.child.pid()

@@ -40,6 +40,11 @@ impl PrivateRedis {
         self.server.kill();
     }
 
+    /// Stops its processes where they are (`SIGSTOP`), or lets them go on. One that is paused does not stop either.
+    pub fn pause(&self, paused: bool) {
+        self.server.pause(paused);
+    }
+
     /// Again, at the same address.
     pub fn start_again(&mut self) -> Result<(), ServicesError> {
         self.server.stop()?;
@@ -83,6 +88,11 @@ impl PrivatePostgres {
     /// `kill -9` of the server process, waited for. Its sessions' processes notice and go by themselves.
     pub fn kill(&self) {
         self.server.kill();
+    }
+
+    /// Stops its processes where they are (`SIGSTOP`), or lets them go on. One that is paused does not stop either.
+    pub fn pause(&self, paused: bool) {
+        self.server.pause(paused);
     }
 
     /// Again, at the same address; after a kill it recovers first.

@@ -139,6 +139,33 @@ async fn a_child_that_dies_is_reported() {
     assert_eq!(failure.service, "PostgreSQL");
 }
 
+/// Asks something of a server that is paused, which answers only when it goes on.
+fn assert_paused(mut session: UnixStream, question: &[u8], pause: impl Fn(bool)) {
+    use std::io::Read;
+    pause(true);
+    session.write_all(question).unwrap();
+    session.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let silence = session.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
+    pause(false);
+    session.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(session.read(&mut [0; 1]).unwrap(), 1);
+}
+
+#[test]
+fn a_paused_server_says_nothing_until_it_goes_on() {
+    let folder = Folder::new();
+    let redis = PrivateRedis::start(&folder.0.join("redis")).unwrap();
+    let socket = redis.url().strip_prefix("redis+unix://").unwrap().to_owned();
+    assert_paused(UnixStream::connect(socket).unwrap(), b"PING\r\n", |paused| redis.pause(paused));
+
+    let postgres = PrivatePostgres::start(&folder.0.join("postgres"), false).unwrap();
+    // Its session is served by a process of its own.
+    let mut session = UnixStream::connect(socket_folder(postgres.url()).join(".s.PGSQL.5432")).unwrap();
+    assert!(matches!(postgres::login(&mut session).unwrap(), postgres::Answer::Ready));
+    assert_paused(session, b"Q\0\0\0\x0dSELECT 1\0", |paused| postgres.pause(paused));
+}
+
 #[test]
 fn a_killed_server_comes_back_at_the_same_address() {
     let folder = Folder::new();

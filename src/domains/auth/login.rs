@@ -233,7 +233,7 @@ impl AuthService {
     /// returns the device's token, and whether that is so.
     async fn note_device(&self, conn: &mut Conn, session: &Session, token: &str) -> Result<(String, bool), Error> {
         let (id, now) = (session.account_id, session.created_at);
-        if KnownDevice::seen(conn, id, token, now).await? {
+        if !token.is_empty() && KnownDevice::seen(conn, id, token, now).await? {
             return Ok((token.to_owned(), false));
         }
         let token = self.app.rng.token()?;
@@ -260,9 +260,8 @@ impl AuthService {
 
     /// Ends the sessions that were used longest ago, if one more would be too many.
     async fn make_room(&self, conn: &mut Conn, id: Uuid, now: DateTime<Utc>) -> Result<Option<Announcement>, Error> {
-        let live = Session::live(conn, id, now).await?;
         let keep = self.app.config.auth.max_sessions.max(1) - 1;
-        let over: Vec<Uuid> = live.iter().skip(keep).map(|session| session.id).collect();
+        let over = Session::live_beyond(conn, id, now, keep).await?;
         if over.is_empty() {
             return Ok(None);
         }

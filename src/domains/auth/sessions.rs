@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -46,6 +46,7 @@ pub struct Sessions {
 
 /// An account and those of its live sessions that were asked for.
 struct Known {
+    read_at: Instant,
     account: Account,
     sessions: Vec<Session>,
 }
@@ -67,7 +68,7 @@ impl Sessions {
             app: app.clone(),
             keys,
             verified: Cache::new(50_000),
-            accounts: Cache::builder().max_capacity(50_000).time_to_live(BELIEVED).build(),
+            accounts: Cache::new(50_000),
             forgotten: Mutex::default(),
             streams: Mutex::default(),
             changed,
@@ -124,7 +125,7 @@ impl Sessions {
     /// The account of a caller, as it was when the call was authenticated.
     pub async fn account(&self, caller: &Caller) -> Result<Account, Error> {
         if self.app.bus.is_up()
-            && let Some(known) = self.accounts.get(&caller.account_id)
+            && let Some(known) = self.believed(caller.account_id)
         {
             return Ok(known.account.clone());
         }
@@ -192,20 +193,20 @@ impl Sessions {
             return Err(Error::new(Reason::TokenInvalid, "the access token is not good yet"));
         }
         if verified.expires_at + leeway <= now {
-            self.verified.invalidate(token);
+            self.verified.remove(token);
             return Err(Error::new(Reason::TokenExpired, "the access token has expired"));
         }
         Ok(verified)
     }
 
     async fn known(&self, token: &AccessToken) -> Result<Arc<Known>, Error> {
-        let cached = self.accounts.get(&token.account_id).filter(|_| self.app.bus.is_up());
+        let cached = self.believed(token.account_id).filter(|_| self.app.bus.is_up());
         if let Some(known) = &cached
             && known.sessions.iter().any(|session| session.id == token.session_id)
         {
             return Ok(Arc::clone(known));
         }
-        let before = *self.forgotten();
+        let (before, read_at) = (*self.forgotten(), Instant::now());
         let mut conn = self.app.db.get().await?;
         let found = Session::with_account(&mut conn, token.session_id).await?;
         let Some((session, account)) = found.filter(|(_, account)| account.id == token.account_id) else {
@@ -213,7 +214,9 @@ impl Sessions {
         };
         let others = cached.iter().flat_map(|known| &known.sessions).filter(|other| other.id != session.id);
         let sessions = others.cloned().chain([session.clone()]).collect();
-        let known = Arc::new(Known { account, sessions });
+        // As old as the oldest of it.
+        let read_at = cached.map_or(read_at, |known| known.read_at);
+        let known = Arc::new(Known { read_at, account, sessions });
         let forgotten = self.forgotten();
         if *forgotten == before && self.app.bus.is_up() {
             self.accounts.insert(token.account_id, Arc::clone(&known));
@@ -221,11 +224,16 @@ impl Sessions {
         Ok(known)
     }
 
+    /// What was read of an account not long ago.
+    fn believed(&self, account_id: Uuid) -> Option<Arc<Known>> {
+        self.accounts.get(&account_id).filter(|known| known.read_at.elapsed() < BELIEVED)
+    }
+
     fn forget(&self, account_id: Uuid) {
         {
             let mut forgotten = self.forgotten();
             *forgotten += 1;
-            self.accounts.invalidate(&account_id);
+            self.accounts.remove(&account_id);
         }
         // The receiver is gone only when the node stops.
         let _ = self.changed.send(account_id);
@@ -234,7 +242,7 @@ impl Sessions {
     fn forget_everything(&self) {
         let mut forgotten = self.forgotten();
         *forgotten += 1;
-        self.accounts.invalidate_all();
+        self.accounts.clear();
     }
 
     /// Ends the streams of sessions that ended.

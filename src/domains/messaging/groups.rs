@@ -272,7 +272,8 @@ impl MessagingService {
                     return Ok(None);
                 }
                 let owners: Vec<_> = there.iter().filter(|member| member.role == OWNER).map(|it| it.account_id).collect();
-                if users::blocks(conn, &owners, caller.account_id).await? || !JoinLink::spend(conn, id, token, now).await? {
+                let blocked = users::blocks_between(conn, caller.account_id, &owners).await?;
+                if !blocked.is_empty() || !JoinLink::spend(conn, id, token, now).await? {
                     return Err(void());
                 }
                 if there.len() >= MEMBERS {

@@ -4,11 +4,12 @@
 //! of a conversation have no hole; whoever comes back with the last number it saw gets exactly what it missed; only
 //! members see anything, and others are told that there is nothing.
 //!
-//! Others may call: [`seed_conversation`] (demo data).
+//! Others may call: [`contacts`] (`keys`: who may see whose devices) and [`seed_conversation`] (demo data).
 
 mod changes;
 mod committer;
 mod connect;
+mod groups;
 mod live;
 mod messages;
 mod model;
@@ -20,10 +21,16 @@ use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
 use crate::kernel::app::App;
+use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
 pub use personal_data::PERSONAL_DATA;
 pub use service::MessagingService;
+
+/// Those of these accounts that are in a conversation with this one.
+pub async fn contacts(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+    model::Conversation::contacts(conn, account_id, among).await
+}
 
 /// Creates a conversation of the demo data and says its lines, each by the member of that index; returns its id.
 pub async fn seed_conversation(

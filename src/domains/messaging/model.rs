@@ -3,11 +3,13 @@
 mod batch;
 mod conversation;
 pub mod event;
+mod link;
 mod message;
 pub mod partitions;
 mod reaction;
 
 pub use batch::NewMessage;
 pub use conversation::{Conversation, DIRECT, GROUP, Member, OWNER, ADMIN, MEMBER, Place, Visible};
+pub use link::JoinLink;
 pub use message::{From, Message};
 pub use reaction::Reaction;

@@ -5,12 +5,13 @@
 //! other nodes its number on the bus, after the commit; a node that missed one reads all roles again. The version is also
 //! read every half second, so that a change holds everywhere within a second, with the bus or without.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -152,7 +153,7 @@ impl Roles {
         let Some(account_id) = account_id.filter(|_| version == state.version + 1) else { return false };
         state.version = version;
         state.forgotten += 1;
-        self.accounts.invalidate(&account_id);
+        self.accounts.remove(&account_id);
         drop(state);
         self.changed.send_replace(());
         true
@@ -183,7 +184,7 @@ impl Roles {
             state.version = version;
             state.definitions = Definitions::new(graph);
             state.forgotten += 1;
-            self.accounts.invalidate_all();
+            self.accounts.clear();
             drop(state);
             self.changed.send_replace(());
         }
@@ -216,7 +217,9 @@ impl Roles {
         let live: Vec<_> = live.map(|(id, _)| *id).collect();
         let definitions = Arc::clone(&self.state().definitions);
         let Definitions { graph, abilities } = definitions.as_ref();
-        abilities.get_with((role, live.clone()), || graph.abilities(role, &live))
+        let Ok(abilities) =
+            abilities.get_or_insert_with(&(role, live.clone()), || Ok::<_, Infallible>(graph.abilities(role, &live)));
+        abilities
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -6,7 +6,7 @@
 //!
 //! The account itself, with its name and state, belongs to `auth`, which this domain calls to change it.
 //!
-//! Others may call: [`may_message`] (who starts conversations) and [`seed_profiles`] (demo data).
+//! Others may call: [`may_message`] (who starts conversations), [`blocks_between`] (`keys`) and [`seed_profiles`] (demo data).
 
 mod edit;
 mod handle;
@@ -33,6 +33,11 @@ pub use service::UserService;
 pub async fn may_message(conn: &mut Conn, from: Uuid, to: &[Uuid], contacts: &[Uuid]) -> Result<Vec<bool>, Error> {
     let reached = model::reached(conn, from, to, contacts).await?;
     Ok(to.iter().map(|id| reached.contains(id)).collect())
+}
+
+/// Those of these accounts that `account_id` blocks, or that block it.
+pub async fn blocks_between(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+    model::Blocked::between(conn, account_id, among).await
 }
 
 /// Gives accounts of the demo data a handle and a few words.

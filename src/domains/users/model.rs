@@ -249,6 +249,15 @@ impl Blocked {
         Ok(())
     }
 
+    /// Those of these accounts that are on the other side of a block, in either direction.
+    pub async fn between(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let by = user_blocks::table.filter(user_blocks::blocker_id.eq(account_id));
+        let by = by.filter(user_blocks::blocked_id.eq_any(among)).select(user_blocks::blocked_id);
+        let of = user_blocks::table.filter(user_blocks::blocked_id.eq(account_id));
+        let of = of.filter(user_blocks::blocker_id.eq_any(among)).select(user_blocks::blocker_id);
+        Ok(by.union(of).load(conn).await?)
+    }
+
     /// Whom somebody blocks, the newest block first.
     pub async fn list(
         conn: &mut Conn,

@@ -57,9 +57,18 @@ async fn after_the_grace_period_nothing_is_left_of_somebody_anywhere() {
     let node = world.node().await;
     let Lives { ann, bob, traces, with_bob } = live(&world, &node).await;
     let before = found(&world, &node, &traces).await;
-    for table in
-        ["accounts", "audit_log", "conversations", "jobs", "messages", "registrations", "sessions", "user_blocks"]
-    {
+    for table in [
+        "accounts",
+        "audit_log",
+        "conversations",
+        "devices",
+        "jobs",
+        "messages",
+        "one_time_prekeys",
+        "registrations",
+        "sessions",
+        "user_blocks",
+    ] {
         assert!(before.contains(table), "the test finds nothing in {table}, where there is something: {before:?}");
     }
     assert!(before.iter().any(|key| key.contains(":rate:")), "{before:?}");

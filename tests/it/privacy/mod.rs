@@ -121,6 +121,15 @@ async fn live(world: &World, node: &Node) -> Lives {
              (gen_random_uuid(), 'auth.verification', '\"x\"', 'dead', now(), now(), '550 no {email}');
          INSERT INTO email_changes (account_id, new_email, session_id, created_at)
              VALUES ('{id}', 'annika-qx2@example.com', gen_random_uuid(), now());
+         INSERT INTO account_keys (account_id, public_key, created_at) VALUES ('{id}', decode('{key}', 'hex'), now());
+         INSERT INTO devices (account_id, device_id, registration_id, identity_key, signing_key, signature, name,
+                 created_at, last_seen_at)
+             SELECT '{id}', gen_random_uuid(), 7, decode('{key}', 'hex'), decode('{key}', 'hex'),
+                 decode('{key}{key}', 'hex'), 'phone of annika-qx', now(), now() + interval '1 year';
+         INSERT INTO signed_prekeys (account_id, device_id, kind, key_id, public_key, signature, set_at)
+             SELECT account_id, device_id, 'x25519', 1, identity_key, signature, now() FROM devices;
+         INSERT INTO one_time_prekeys (account_id, device_id, kind, key_id, public_key)
+             SELECT account_id, device_id, 'x25519', 1, identity_key FROM devices;
          INSERT INTO email_undos (id, account_id, email, created_at, expires_at)
              VALUES (gen_random_uuid(), '{id}', 'annika-qx0@example.com', now(), now() + interval '1 year');
          INSERT INTO account_connections SELECT gen_random_uuid(), '{id}', gen_random_uuid(), id, 'grpc', '', '', now(), NULL
@@ -128,6 +137,7 @@ async fn live(world: &World, node: &Node) -> Lives {
         id = ann.id,
         email = ann.email,
         bob = bob.id,
+        key = "09".repeat(32),
     );
     database.batch_execute(&rows).await.unwrap();
     // What was noticed about her is written a moment later, and long before an erasure.
@@ -214,6 +224,8 @@ async fn an_archive_has_what_is_held_about_somebody_and_nothing_of_others_and_no
     assert_eq!(files["account/former-addresses.json"][0]["email"], "annika-qx0@example.com");
     assert_eq!(files["account-stream/connections.json"][0]["transport"], "grpc");
     assert_eq!(files["account-stream/events.json"][0]["seq"], 1);
+    assert_eq!(files["keys/account-key.json"].as_array().unwrap().len(), 1);
+    assert_eq!(files["keys/devices.json"][0]["name"], "phone of annika-qx");
     assert_eq!(files["two-factor/two-factor.json"][0]["backup_codes_left"], 1);
     assert_eq!(files["roles/roles.json"][0]["name"], "helper");
     assert_eq!(files["roles/made.json"][0]["name"], "hers");

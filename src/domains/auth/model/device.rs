@@ -1,6 +1,6 @@
 //! Devices that an account has logged in from.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ const KNOWN: usize = 50;
 
 /// A device, as it is stored: the hash of the token that it keeps.
 #[derive(Insertable)]
-#[diesel(table_name = known_devices)]
+#[diesel(table_name = known_devices, treat_none_as_default_value = false)]
 pub struct KnownDevice {
     account_id: Uuid,
     token_hash: Vec<u8>,
@@ -44,10 +44,15 @@ impl KnownDevice {
         Ok(of_account.select(known_devices::token_hash).load(conn).await?)
     }
 
-    /// Notes that a known device was seen; false when it is not known.
+    /// Notes that a known device was seen, to the day; false when it is not known.
     pub async fn seen(conn: &mut Conn, account_id: Uuid, token: &str, now: DateTime<Utc>) -> Result<bool, Error> {
-        let known = diesel::update(known_devices::table.find((account_id, hash_token(token))));
-        Ok(known.set(known_devices::last_seen_at.eq(now)).execute(conn).await? == 1)
+        let device = known_devices::table.find((account_id, hash_token(token)));
+        let seen: Option<DateTime<Utc>> =
+            device.clone().select(known_devices::last_seen_at).first(conn).await.optional()?;
+        if seen.is_some_and(|seen| seen + TimeDelta::days(1) <= now) {
+            diesel::update(device).set(known_devices::last_seen_at.eq(now)).execute(conn).await?;
+        }
+        Ok(seen.is_some())
     }
 
     /// Adds a device; returns whether the account knew any before.
@@ -59,8 +64,10 @@ impl KnownDevice {
         let mut known: Vec<Vec<u8>> = newest_first.load(conn).await?;
         let knew_any = !known.is_empty();
         let forgotten = known.split_off(known.len().min(KNOWN - 1));
-        let of_account = known_devices::table.filter(known_devices::account_id.eq(account_id));
-        diesel::delete(of_account.filter(known_devices::token_hash.eq_any(forgotten))).execute(conn).await?;
+        if !forgotten.is_empty() {
+            let of_account = known_devices::table.filter(known_devices::account_id.eq(account_id));
+            diesel::delete(of_account.filter(known_devices::token_hash.eq_any(forgotten))).execute(conn).await?;
+        }
         let row = Self { account_id, token_hash: hash_token(token), last_seen_at: now };
         diesel::insert_into(known_devices::table).values(&row).execute(conn).await?;
         Ok(knew_any)

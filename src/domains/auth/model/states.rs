@@ -192,4 +192,21 @@ impl Session {
             .select(Self::as_select());
         Ok(live.load(conn).await?)
     }
+
+    /// The live sessions of an account without the `keep` that were used last.
+    pub async fn live_beyond(
+        conn: &mut Conn,
+        account_id: Uuid,
+        now: DateTime<Utc>,
+        keep: usize,
+    ) -> Result<Vec<Uuid>, Error> {
+        let live = sessions::table
+            .filter(sessions::account_id.eq(account_id))
+            .filter(sessions::revoked_at.is_null())
+            .filter(sessions::expires_at.gt(now))
+            .order((sessions::last_seen_at.desc(), sessions::id.desc()))
+            .offset(i64::try_from(keep).unwrap_or(i64::MAX))
+            .select(sessions::id);
+        Ok(live.load(conn).await?)
+    }
 }

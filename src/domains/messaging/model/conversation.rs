@@ -14,7 +14,7 @@ use crate::kernel::error::Error;
 use crate::schema::{conversation_members, conversations, direct_conversations};
 
 /// A conversation.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = conversations, check_for_backend(Pg), treat_none_as_default_value = false)]
 pub struct Conversation {
     pub id: Uuid,
@@ -35,7 +35,7 @@ pub struct Conversation {
 }
 
 /// A member, or somebody who was one.
-#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = conversation_members, check_for_backend(Pg), treat_none_as_default_value = false)]
 pub struct Member {
     pub conversation_id: Uuid,
@@ -78,6 +78,104 @@ impl Member {
             read_seq: 0,
             read_count: 0,
         }
+    }
+
+    /// The members of a conversation, in the order in which they came.
+    pub async fn all(conn: &mut Conn, id: Uuid) -> Result<Vec<Self>, Error> {
+        let members = conversation_members::table
+            .filter(conversation_members::conversation_id.eq(id))
+            .filter(conversation_members::left_at.is_null())
+            .order((conversation_members::joined_at, conversation_members::account_id))
+            .select(Self::as_select());
+        Ok(members.load(conn).await?)
+    }
+
+    /// One of the members.
+    pub async fn of(conn: &mut Conn, id: Uuid, account_id: Uuid) -> Result<Option<Self>, Error> {
+        let member = conversation_members::table
+            .find((id, account_id))
+            .filter(conversation_members::left_at.is_null())
+            .select(Self::as_select());
+        Ok(member.first(conn).await.optional()?)
+    }
+
+    /// Adds members to a conversation that is locked, also those who have left it; what was said before they came counts as
+    /// read. They must not be members.
+    pub async fn add(
+        conn: &mut Conn,
+        conversation: &Conversation,
+        accounts: &[Uuid],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Self>, Error> {
+        let mut added = Vec::new();
+        for account in accounts {
+            let member = Self {
+                delivered_seq: conversation.last_seq,
+                read_seq: conversation.last_seq,
+                read_count: conversation.message_count,
+                ..Self::new(conversation.id, *account, MEMBER, now)
+            };
+            let again = diesel::delete(conversation_members::table.find((conversation.id, *account)));
+            again.execute(conn).await?;
+            diesel::insert_into(conversation_members::table).values(&member).execute(conn).await?;
+            added.push(member);
+        }
+        Ok(added)
+    }
+
+    /// Ends the membership.
+    pub async fn leave(&self, conn: &mut Conn, now: DateTime<Utc>) -> Result<(), Error> {
+        let row = conversation_members::table.find((self.conversation_id, self.account_id));
+        let left = (conversation_members::left_at.eq(now), conversation_members::role.eq(MEMBER));
+        diesel::update(row).set(left).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Stores role and silence.
+    pub async fn store(&self, conn: &mut Conn) -> Result<(), Error> {
+        let row = conversation_members::table.find((self.conversation_id, self.account_id));
+        let changed = (
+            conversation_members::role.eq(&self.role),
+            conversation_members::silenced_until.eq(self.silenced_until),
+        );
+        diesel::update(row).set(changed).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Stores the settings of the member's own.
+    pub async fn store_settings(&self, conn: &mut Conn) -> Result<(), Error> {
+        let row = conversation_members::table.find((self.conversation_id, self.account_id));
+        let settings = (
+            conversation_members::muted_until.eq(self.muted_until),
+            conversation_members::archived.eq(self.archived),
+            conversation_members::pinned_at.eq(self.pinned_at),
+        );
+        diesel::update(row).set(settings).execute(conn).await?;
+        Ok(())
+    }
+
+    /// Whether somebody else owns the conversation.
+    pub async fn has_other_owner(conn: &mut Conn, id: Uuid, account_id: Uuid) -> Result<bool, Error> {
+        let others = conversation_members::table
+            .filter(conversation_members::conversation_id.eq(id))
+            .filter(conversation_members::account_id.ne(account_id))
+            .filter(conversation_members::role.eq(OWNER))
+            .filter(conversation_members::left_at.is_null());
+        Ok(diesel::select(diesel::dsl::exists(others)).get_result(conn).await?)
+    }
+
+    /// Makes sure that somebody owns the conversation, if there is anybody: the administrator who was there first, else the
+    /// member who was. Returns who has become it.
+    pub async fn make_owner(conn: &mut Conn, id: Uuid) -> Result<Option<Self>, Error> {
+        let members = Self::all(conn, id).await?;
+        if members.iter().any(|member| member.role == OWNER) {
+            return Ok(None);
+        }
+        let first = members.iter().find(|member| member.role == ADMIN).or(members.first()).cloned();
+        let Some(mut heir) = first else { return Ok(None) };
+        heir.role = OWNER.to_owned();
+        heir.store(conn).await?;
+        Ok(Some(heir))
     }
 }
 
@@ -174,6 +272,23 @@ impl Conversation {
         Ok(self.id)
     }
 
+    /// By its id.
+    pub async fn by_id(conn: &mut Conn, id: Uuid) -> Result<Option<Self>, Error> {
+        Ok(conversations::table.find(id).select(Self::as_select()).first(conn).await.optional()?)
+    }
+
+    /// Stores title, picture, and how long messages stay.
+    pub async fn store_settings(&self, conn: &mut Conn) -> Result<(), Error> {
+        let settings = (
+            conversations::title.eq(&self.title),
+            conversations::avatar_url.eq(&self.avatar_url),
+            conversations::disappear_seconds.eq(self.disappear_seconds),
+            conversations::retention_days.eq(self.retention_days),
+        );
+        diesel::update(conversations::table.find(self.id)).set(settings).execute(conn).await?;
+        Ok(())
+    }
+
     /// Locks its row until the transaction ends; whoever numbers something in it does.
     pub async fn lock(conn: &mut Conn, id: Uuid) -> Result<(), Error> {
         let row = conversations::table.find(id).select(conversations::id).for_no_key_update();
@@ -245,11 +360,15 @@ impl Conversation {
     /// Those of these accounts that are in a conversation with this one.
     pub async fn contacts(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {
         let (mine, theirs) = diesel::alias!(conversation_members as mine, conversation_members as theirs);
-        let shared = mine.filter(mine.field(conversation_members::account_id).eq(account_id)).filter(
+        let shared = mine
+            .filter(mine.field(conversation_members::account_id).eq(account_id))
+            .filter(mine.field(conversation_members::left_at).is_null())
+            .filter(
             mine.field(conversation_members::conversation_id).eq(theirs.field(conversation_members::conversation_id)),
         );
         let contacts = theirs
             .filter(theirs.field(conversation_members::account_id).eq_any(among))
+            .filter(theirs.field(conversation_members::left_at).is_null())
             .filter(diesel::dsl::exists(shared))
             .select(theirs.field(conversation_members::account_id))
             .distinct();
