@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_gap_and_an_overlap_of_a_reader_are_found() {
-        assert_eq!(found(|history| drop(history.readers[0].deliveries.remove(3))), [Kind::Gap]);
+        assert_eq!(found(|history| history.readers[0].deliveries.retain(|got| got.entry.seq != 6)), [Kind::Gap]);
         let overlap = found(|history| {
             let again = history.readers[0].deliveries[3].clone();
             history.readers[0].deliveries.insert(5, again);
@@ -364,12 +364,12 @@ mod tests {
 
     #[test]
     fn a_message_that_nobody_has_sent_is_found() {
-        assert_eq!(found(|history| drop(history.sent.remove(0))), [Kind::Invented]);
+        assert_eq!(found(|history| history.sent.truncate(9)), [Kind::Invented]);
     }
 
     #[test]
     fn a_message_without_an_answer_and_a_reader_that_is_behind_are_found() {
         assert_eq!(found(|history| history.sent[0].acknowledged = None), [Kind::Stuck]);
-        assert_eq!(found(|history| drop(history.readers[0].deliveries.pop())), [Kind::Stuck]);
+        assert_eq!(found(|history| history.readers[0].deliveries.truncate(7)), [Kind::Stuck]);
     }
 }

@@ -117,7 +117,7 @@ pub async fn delete_old(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize,
     let query = "DELETE FROM account_events event USING ( \
                      SELECT account_id, max(seq) AS last FROM ( \
                          SELECT account_id, seq FROM account_events WHERE created_at < $1 \
-                         ORDER BY created_at, account_id, seq LIMIT $2) some \
+                         ORDER BY created_at, account_id, seq LIMIT $2) batch \
                      GROUP BY account_id) old \
                  WHERE event.account_id = old.account_id AND event.seq <= old.last";
     let mut deleted = 0;

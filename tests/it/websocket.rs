@@ -39,7 +39,7 @@ impl Socket {
         }
     }
 
-    async fn say(&mut self, command: Value) {
+    pub async fn say(&mut self, command: Value) {
         self.0.send(Message::text(command.to_string())).await.unwrap();
     }
 

@@ -184,7 +184,7 @@ impl Connections {
 
 impl Connection {
     /// Waits until the stream is to end; returns why.
-    pub async fn to_end(&mut self) -> Error {
+    pub async fn ended(&mut self) -> Error {
         let why = self.end.wait_for(Option::is_some).await;
         // The sender is there as long as this is.
         why.ok().and_then(|why| why.clone()).unwrap_or_else(forgotten)

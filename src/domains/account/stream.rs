@@ -39,7 +39,7 @@ impl Stream {
             let id = self.connection.id.to_string();
             let why = tokio::select! {
                 () = sender.closed() => return,
-                why = self.connection.to_end() => why,
+                why = self.connection.ended() => why,
                 Err(why) = tell(id, &mut self.reader, &self.values, &sender, self.patience) => why,
             };
             last.send(Err(why.into()));

@@ -34,6 +34,7 @@ async fn an_account_sees_its_streams_on_all_nodes_and_where_they_come_from() {
     let mut sse = events(&two, &ann, "", None).await;
     let sse_id = sse.next().await.unwrap().data["opened"]["connectionId"].as_str().unwrap().to_owned();
     let mut socket = Socket::open(&two, EVENTS, &ann.token).await;
+    socket.say(json!({})).await;
     socket.hear().await;
     let _bobs = Stream::open(&one, &bob, None).await;
 

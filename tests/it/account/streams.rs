@@ -22,6 +22,7 @@ async fn the_same_is_told_over_grpc_server_sent_events_and_web_sockets() {
     let mut grpc = Stream::open(&node, &ann, None).await;
     let mut sse = events(&node, &ann, "", None).await;
     let mut socket = Socket::open(&node, EVENTS, &ann.token).await;
+    socket.say(json!({})).await;
     let mut bobs = Stream::open(&node, &bob, None).await;
     // The first message says where the stream begins, so that a client that hears nothing more can come back too.
     let opened = sse.next().await.unwrap();
@@ -62,6 +63,7 @@ async fn who_comes_back_to_any_node_gets_exactly_what_was_missed_and_then_what_h
     let mut grpc = Stream::open(&two, &ann, Some(10)).await;
     let mut by_header = events(&two, &ann, "?after_seq=1", Some("390")).await;
     let mut socket = Socket::open(&two, &format!("{EVENTS}?after_seq=395"), &ann.token).await;
+    socket.say(json!({})).await;
     let mut new = Stream::open(&two, &ann, None).await;
     tell_all(&one, &ann, 401..=401).await;
     grpc.expect(11..=401, plain).await;
