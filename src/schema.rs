@@ -572,6 +572,7 @@ diesel::joinable!(known_devices -> accounts (account_id));
 diesel::allow_tables_to_appear_in_same_query!(accounts, password_resets, sessions, refresh_tokens);
 diesel::allow_tables_to_appear_in_same_query!(accounts, known_devices);
 diesel::allow_tables_to_appear_in_same_query!(conversations, conversation_members, messages);
+diesel::allow_tables_to_appear_in_same_query!(messages, hidden_messages);
 diesel::joinable!(account_roles -> roles (role_id));
 diesel::allow_tables_to_appear_in_same_query!(roles, account_roles);
 diesel::joinable!(account_connections -> nodes (node_id));

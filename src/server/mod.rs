@@ -45,6 +45,8 @@ use crate::proto;
 use crate::proto::rialto::account::v1::account_service_server::AccountServiceServer;
 use crate::proto::rialto::auth::v1::auth_service_server::AuthServiceServer;
 use crate::proto::rialto::keys::v1::key_service_server::KeyServiceServer;
+use crate::proto::rialto::messaging::v1::group_service_server::GroupServiceServer;
+use crate::proto::rialto::messaging::v1::message_service_server::MessageServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
 use crate::proto::rialto::privacy::v1::privacy_service_server::PrivacyServiceServer;
@@ -148,7 +150,7 @@ fn services(
 ) -> anyhow::Result<Routes> {
     let max = app.config.server.max_message_bytes;
     let auth = Arc::new(AuthService::new(app.clone(), Arc::clone(keys), Arc::clone(sessions))?);
-    let messaging = MessagingService::start(app.clone());
+    let messaging = Arc::new(MessagingService::start(app.clone()));
     let roles = RoleService::new(app.clone(), Arc::clone(roles), Arc::clone(sessions));
     let two_factor = TwoFactorService::new(app.clone(), Arc::clone(sessions), auth.confirmation())?;
     let passkeys = PasskeyService::new(app.clone(), Arc::clone(&auth), Arc::clone(sessions))?;
@@ -176,7 +178,21 @@ fn services(
                 .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(
-            MessagingServiceServer::new(messaging)
+            GroupServiceServer::from_arc(Arc::clone(&messaging))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            MessageServiceServer::from_arc(Arc::clone(&messaging))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            MessagingServiceServer::from_arc(messaging)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

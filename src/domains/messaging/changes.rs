@@ -1,8 +1,6 @@
 //! Changes of a conversation besides new messages: each is one event, numbered under the lock of the conversation's row, and
 //! told after the commit.
 
-use std::ops::AsyncFnOnce;
-
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
@@ -20,6 +18,22 @@ pub struct Locked {
     pub member: Member,
 }
 
+/// What a change has come to: its result, and the event that tells the members.
+type Changed<T> = Result<(T, Option<Event>), Error>;
+
+/// An async closure whose future is `Send`, which the language has no bound for yet.
+pub trait Change<'r, T>: FnOnce(&'r mut Conn, Locked) -> Self::Future + Send {
+    type Future: Future<Output = Changed<T>> + Send;
+}
+
+impl<'r, T, C, F> Change<'r, T> for C
+where
+    C: FnOnce(&'r mut Conn, Locked) -> F + Send,
+    F: Future<Output = Changed<T>> + Send,
+{
+    type Future = F;
+}
+
 impl MessagingService {
     /// Runs a change under the lock of a conversation that the caller is a member of. `change` says what came of it, and the
     /// event that tells the members; none when nothing has changed.
@@ -27,7 +41,8 @@ impl MessagingService {
         &self,
         caller: &Caller,
         id: Uuid,
-        change: impl AsyncFnOnce(&mut Conn, Locked) -> Result<(T, Option<Event>), Error> + Send,
+        // The first bound is what the compiler infers the closure's type from.
+        change: impl AsyncFnOnce(&mut Conn, Locked) -> Changed<T> + for<'r> Change<'r, T>,
     ) -> Result<T, Error> {
         let (reader, now) = (Visible::to(caller)?, self.app().clock.now());
         let mut conn = self.app().db.get().await?;

@@ -19,11 +19,12 @@ use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::messaging::v1::group_service_server::GroupService as Contract;
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 use crate::proto::rialto::messaging::v1::{
-    AddMembersRequest, AddMembersResponse, CreateJoinLinkRequest, CreateJoinLinkResponse, DeleteJoinLinkRequest,
-    DeleteJoinLinkResponse, JoinConversationRequest, JoinConversationResponse, LeaveConversationRequest,
-    LeaveConversationResponse, ListMembersRequest, ListMembersResponse, MemberRole, MembersChanged, Membership,
-    RemoveMemberRequest, RemoveMemberResponse, UpdateConversationRequest, UpdateConversationResponse,
-    UpdateMemberRequest, UpdateMemberResponse, UpdateMembershipRequest, UpdateMembershipResponse, self as contract,
+    self as contract, AddMembersRequest, AddMembersResponse, CreateJoinLinkRequest, CreateJoinLinkResponse,
+    DeleteJoinLinkRequest, DeleteJoinLinkResponse, JoinConversationRequest, JoinConversationResponse,
+    LeaveConversationRequest, LeaveConversationResponse, ListMembersRequest, ListMembersResponse, MemberRole,
+    MembersChanged, Membership, RemoveMemberRequest, RemoveMemberResponse, UpdateConversationRequest,
+    UpdateConversationResponse, UpdateMemberRequest, UpdateMemberResponse, UpdateMembershipRequest,
+    UpdateMembershipResponse,
 };
 
 /// Members of a group.
@@ -95,9 +96,14 @@ fn time(field: &str, at: Timestamp) -> Result<DateTime<Utc>, Error> {
 }
 
 impl MessagingService {
-    async fn update(&self, caller: &Caller, request: UpdateConversationRequest) -> Result<contract::Conversation, Error> {
+    async fn update(
+        &self,
+        caller: &Caller,
+        request: UpdateConversationRequest,
+    ) -> Result<contract::Conversation, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let missing = || Error::new(Reason::MissingRequiredField, "the new values are missing").at_field("conversation");
+        let missing =
+            || Error::new(Reason::MissingRequiredField, "the new values are missing").at_field("conversation");
         let new = request.conversation.ok_or_else(missing)?;
         let fields = ["title", "avatar_url", "disappear_after_seconds", "retention_days"];
         let fields = named(request.update_mask.as_ref(), &fields)?;
@@ -240,7 +246,11 @@ impl MessagingService {
         .await
     }
 
-    async fn create_link(&self, caller: &Caller, request: CreateJoinLinkRequest) -> Result<(String, DateTime<Utc>), Error> {
+    async fn create_link(
+        &self,
+        caller: &Caller,
+        request: CreateJoinLinkRequest,
+    ) -> Result<(String, DateTime<Utc>), Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let seconds = if request.valid_seconds == 0 { LINK_LIFETIME } else { request.valid_seconds };
         if seconds < SHORTEST_LINK {
@@ -271,7 +281,8 @@ impl MessagingService {
                 if there.iter().any(|member| member.account_id == caller.account_id) {
                     return Ok(None);
                 }
-                let owners: Vec<_> = there.iter().filter(|member| member.role == OWNER).map(|it| it.account_id).collect();
+                let owners: Vec<_> =
+                    there.iter().filter(|member| member.role == OWNER).map(|it| it.account_id).collect();
                 let blocked = users::blocks_between(conn, caller.account_id, &owners).await?;
                 if !blocked.is_empty() || !JoinLink::spend(conn, id, token, now).await? {
                     return Err(void());

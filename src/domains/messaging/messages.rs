@@ -14,10 +14,10 @@ use crate::kernel::wire::{self, timestamp};
 use crate::proto::rialto::messaging::v1::message_service_server::MessageService as Contract;
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 use crate::proto::rialto::messaging::v1::{
-    AddReactionRequest, AddReactionResponse, DeleteMessageRequest, DeleteMessageResponse, EditMessageRequest,
-    EditMessageResponse, GetMessageRequest, GetMessageResponse, ListMessageEditsRequest, ListMessageEditsResponse,
-    ListReactionsRequest, ListReactionsResponse, Message, MessageDeleted, MessageDetails, MessageEdit, ReactionChanged,
-    RemoveReactionRequest, RemoveReactionResponse, self as contract,
+    self as contract, AddReactionRequest, AddReactionResponse, DeleteMessageRequest, DeleteMessageResponse,
+    EditMessageRequest, EditMessageResponse, GetMessageRequest, GetMessageResponse, ListMessageEditsRequest,
+    ListMessageEditsResponse, ListReactionsRequest, ListReactionsResponse, Message, MessageDeleted, MessageDetails,
+    MessageEdit, ReactionChanged, RemoveReactionRequest, RemoveReactionResponse,
 };
 
 /// How often a message can be edited.
@@ -38,7 +38,12 @@ impl MessagingService {
     }
 
     /// The conversation of a message that the caller sees, and a connection to read more of it.
-    async fn readable(&self, caller: &Caller, conversation_id: &str, seq: i64) -> Result<(Uuid, PooledConn<'_>), Error> {
+    async fn readable(
+        &self,
+        caller: &Caller,
+        conversation_id: &str,
+        seq: i64,
+    ) -> Result<(Uuid, PooledConn<'_>), Error> {
         let id = wire::id("conversation_id", conversation_id)?;
         let mut conn = self.app().db.get().await?;
         model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
@@ -132,9 +137,8 @@ impl MessagingService {
                 let mut kinds: Vec<_> = all.iter().map(|reaction| reaction.emoji.as_str()).collect();
                 kinds.sort_unstable();
                 kinds.dedup();
-                let is_there = |reaction: &Reaction| {
-                    reaction.account_id == caller.account_id && reaction.emoji == emoji
-                };
+                let is_there =
+                    |reaction: &Reaction| reaction.account_id == caller.account_id && reaction.emoji == emoji;
                 if all.iter().any(is_there) {
                     false
                 } else if mine >= REACTIONS_OF_ACCOUNT || (kinds.len() >= REACTIONS && !kinds.contains(&emoji)) {

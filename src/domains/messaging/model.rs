@@ -9,7 +9,7 @@ pub mod partitions;
 mod reaction;
 
 pub use batch::NewMessage;
-pub use conversation::{Conversation, DIRECT, GROUP, Member, OWNER, ADMIN, MEMBER, Place, Visible};
+pub use conversation::{ADMIN, Conversation, DIRECT, GROUP, MEMBER, Member, OWNER, Place, Visible};
 pub use link::JoinLink;
 pub use message::{From, Message};
 pub use reaction::Reaction;

@@ -20,10 +20,10 @@ use crate::kernel::sequence::Sequences;
 use crate::kernel::{pages, wire};
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingService as Contract;
 use crate::proto::rialto::messaging::v1::{
-    ConnectRequest, ConnectResponse, Conversation, ConversationKind, CreateConversationRequest, CreateConversationResponse,
-    GetConversationRequest, GetConversationResponse, ListConversationsRequest, ListConversationsResponse,
-    ListMessagesRequest, ListMessagesResponse, Message, MessageDetails, SendMessageRequest, SendMessageResponse, SubscribeRequest,
-    SubscribeResponse,
+    ConnectRequest, ConnectResponse, Conversation, ConversationKind, CreateConversationRequest,
+    CreateConversationResponse, GetConversationRequest, GetConversationResponse, ListConversationsRequest,
+    ListConversationsResponse, ListMessagesRequest, ListMessagesResponse, Message, MessageDetails, SendMessageRequest,
+    SendMessageResponse, SubscribeRequest, SubscribeResponse,
 };
 
 /// The kinds of page tokens.
@@ -94,9 +94,7 @@ impl MessagingService {
             return Err(Error::invalid_field("title", "a conversation of two has none"));
         }
         let mut conn = self.app.db.get().await?;
-        if direct
-            && let Some(id) = model::Conversation::direct(&mut conn, caller.account_id, named[0]).await?
-        {
+        if direct && let Some(id) = model::Conversation::direct(&mut conn, caller.account_id, named[0]).await? {
             return self.one(&mut conn, caller, id).await;
         }
         let contacts = model::Conversation::contacts(&mut conn, caller.account_id, &named).await?;
@@ -126,9 +124,9 @@ impl MessagingService {
     }
 
     /// A conversation as the caller sees it.
-    async fn one(&self, conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Conversation, Error> {
+    pub(super) async fn one(&self, conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Conversation, Error> {
         let found = model::Conversation::of_member(conn, id, Visible::to(caller)?).await?;
-        let mut conversations = self.shown(conn, caller, vec![found]).await?;
+        let mut conversations = self.shown(conn, vec![found]).await?;
         conversations.pop().ok_or_else(|| Error::not_found("conversation"))
     }
 
@@ -136,7 +134,6 @@ impl MessagingService {
     async fn shown(
         &self,
         conn: &mut Conn,
-        caller: &Caller,
         rows: Vec<(model::Conversation, model::Member)>,
     ) -> Result<Vec<Conversation>, Error> {
         let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
@@ -168,7 +165,7 @@ impl MessagingService {
             [&[pinned], pages::time_key(last.active_at, last.id).as_slice()].concat()
         };
         let next_page_token = pages::cut(&mut rows, size, kind, key);
-        let conversations = self.shown(&mut conn, caller, rows).await?;
+        let conversations = self.shown(&mut conn, rows).await?;
         Ok(ListConversationsResponse { conversations, next_page_token })
     }
 

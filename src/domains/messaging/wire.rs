@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::model::{self, ADMIN, DIRECT, OWNER};
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::messaging::v1::{
-    Conversation, ConversationKind, Member, MemberRole, Membership, Message, MessageDetails, ReactionCount, SubscribeResponse,
-    subscribe_response,
+    Conversation, ConversationKind, Member, MemberRole, Membership, Message, MessageDetails, ReactionCount,
+    SubscribeResponse, subscribe_response,
 };
 
 impl From<&model::Message> for Message {

@@ -76,10 +76,11 @@ impl NewMessage {
         let member = members.iter().find(|(of, account, _)| (*of, *account) == (self.conversation_id, self.sender_id));
         match member {
             None => Error::not_found("conversation"),
-            Some((_, _, Some(until))) if *until > now => {
-                Error::new(Reason::InsufficientPermissions, "the group's administrators let you send nothing for a time")
-                    .retry_after((*until - now).to_std().unwrap_or_default())
-            }
+            Some((_, _, Some(until))) if *until > now => Error::new(
+                Reason::InsufficientPermissions,
+                "the group's administrators let you send nothing for a time",
+            )
+            .retry_after((*until - now).to_std().unwrap_or_default()),
             Some(_) => Error::new(Reason::RecipientUnavailable, "the other member does not take messages from you"),
         }
     }

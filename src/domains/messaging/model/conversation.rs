@@ -134,10 +134,8 @@ impl Member {
     /// Stores role and silence.
     pub async fn store(&self, conn: &mut Conn) -> Result<(), Error> {
         let row = conversation_members::table.find((self.conversation_id, self.account_id));
-        let changed = (
-            conversation_members::role.eq(&self.role),
-            conversation_members::silenced_until.eq(self.silenced_until),
-        );
+        let changed =
+            (conversation_members::role.eq(&self.role), conversation_members::silenced_until.eq(self.silenced_until));
         diesel::update(row).set(changed).execute(conn).await?;
         Ok(())
     }
@@ -171,7 +169,8 @@ impl Member {
         if members.iter().any(|member| member.role == OWNER) {
             return Ok(None);
         }
-        let first = members.iter().find(|member| member.role == ADMIN).or(members.first()).cloned();
+        let admin = members.iter().find(|member| member.role == ADMIN);
+        let first = admin.or_else(|| members.iter().next()).cloned();
         let Some(mut heir) = first else { return Ok(None) };
         heir.role = OWNER.to_owned();
         heir.store(conn).await?;
@@ -364,8 +363,9 @@ impl Conversation {
             .filter(mine.field(conversation_members::account_id).eq(account_id))
             .filter(mine.field(conversation_members::left_at).is_null())
             .filter(
-            mine.field(conversation_members::conversation_id).eq(theirs.field(conversation_members::conversation_id)),
-        );
+                mine.field(conversation_members::conversation_id)
+                    .eq(theirs.field(conversation_members::conversation_id)),
+            );
         let contacts = theirs
             .filter(theirs.field(conversation_members::account_id).eq_any(among))
             .filter(theirs.field(conversation_members::left_at).is_null())
@@ -381,4 +381,3 @@ impl Conversation {
         Ok(heads.select((conversations::id, conversations::last_seq)).load(conn).await?)
     }
 }
-

@@ -41,7 +41,7 @@ pub async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Ve
         events.push(SubscribeResponse::decode(other.event.as_slice()).map_err(damaged)?);
     }
     events.sort_unstable_by_key(|event| event.seq);
-    let first = events.first().map_or(0, |event| event.seq);
+    let first = events.iter().map(|event| event.seq).next().unwrap_or_default();
     let whole = (first..).zip(&events).take_while(|(expected, event)| *expected == event.seq).count();
     events.truncate(whole.min(usize::try_from(limit).unwrap_or(usize::MAX)));
     Ok(events)
