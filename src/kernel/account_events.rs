@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::kernel::bus::Bus;
 use crate::kernel::db::{Conn, Db};
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::hub::Place;
 use crate::kernel::latest::Latest;
 use crate::kernel::sequence::{self, Reader, Sequences};
 use crate::kernel::wire::timestamp;
@@ -144,8 +145,8 @@ impl sequence::Event for SubscribeResponse {
     const CHANNEL: &'static str = "account";
     const FORGOTTEN: Reason = Reason::HistoryTruncated;
 
-    fn seq(&self) -> i64 {
-        self.seq.unwrap_or_default()
+    fn place(&self) -> Place {
+        Place::Numbered(self.seq.unwrap_or_default())
     }
 
     async fn heads(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, i64)>, Error> {

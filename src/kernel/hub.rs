@@ -3,6 +3,9 @@
 //! A topic keeps the newest events of a sequence that Postgres numbers. Readers pull: each knows the last number it has,
 //! is woken when the topic's head moves, and takes what is ready from the topic, or from Postgres when it is too far
 //! behind. So there is no queue per reader; a slow one costs nothing and delays nobody.
+//!
+//! Besides its events a topic has values, such as how far somebody has read, of which only the latest counts: a reader takes
+//! those that have changed since it last looked. They are not kept when the topic has no readers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,8 +25,17 @@ pub struct Hub<E> {
     /// What the names of the channels begin with.
     channel: &'static str,
     topics: Mutex<HashMap<Uuid, Weak<Topic<E>>>>,
-    /// Reads an event of another node: its number and itself.
-    decode: fn(Bytes) -> Option<(i64, E)>,
+    /// Reads what another node says.
+    decode: fn(Bytes) -> Option<(Place, E)>,
+}
+
+/// Where something belongs in a topic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place {
+    /// An event of this number.
+    Numbered(i64),
+    /// A value, of this kind and of whom: it replaces the one before.
+    Latest(u8, Uuid),
 }
 
 /// One sequence.
@@ -34,6 +46,9 @@ pub struct Topic<E> {
     subscribed: OnceCell<()>,
     ring: Mutex<Ring<E>>,
     head: watch::Sender<i64>,
+    values: Mutex<HashMap<(u8, Uuid), (u64, E)>>,
+    /// How often values have changed.
+    changes: watch::Sender<u64>,
 }
 
 struct Ring<E> {
@@ -44,7 +59,7 @@ struct Ring<E> {
 
 impl<E: Clone + Send + 'static> Hub<E> {
     /// A hub whose events travel between nodes on `<channel>:<topic>`.
-    pub fn new(bus: Arc<Bus>, channel: &'static str, decode: fn(Bytes) -> Option<(i64, E)>) -> Arc<Self> {
+    pub fn new(bus: Arc<Bus>, channel: &'static str, decode: fn(Bytes) -> Option<(Place, E)>) -> Arc<Self> {
         Arc::new(Self { bus, channel, topics: Mutex::default(), decode })
     }
 
@@ -60,6 +75,8 @@ impl<E: Clone + Send + 'static> Hub<E> {
                     subscribed: OnceCell::new(),
                     ring: Mutex::new(Ring { last: 0, events: VecDeque::new() }),
                     head: watch::channel(0).0,
+                    values: Mutex::default(),
+                    changes: watch::channel(0).0,
                 });
                 topics.insert(id, Arc::downgrade(&topic));
                 topic
@@ -68,8 +85,8 @@ impl<E: Clone + Send + 'static> Hub<E> {
         let subscribe = || {
             let (weak, decode) = (Arc::downgrade(&topic), self.decode);
             let deliver = move |payload| {
-                if let (Some(topic), Some((seq, event))) = (Weak::upgrade(&weak), decode(payload)) {
-                    topic.publish(seq, event);
+                if let (Some(topic), Some((place, said))) = (Weak::upgrade(&weak), decode(payload)) {
+                    topic.publish(place, said);
                 }
             };
             let channel = self.channel(id);
@@ -79,11 +96,11 @@ impl<E: Clone + Send + 'static> Hub<E> {
         topic
     }
 
-    /// Hands an event that was committed to this node's readers.
-    pub fn publish(&self, id: Uuid, seq: i64, event: E) {
+    /// Hands this node's readers an event that was committed, or a value.
+    pub fn publish(&self, id: Uuid, place: Place, said: E) {
         let topic = self.topics().get(&id).and_then(Weak::upgrade);
         if let Some(topic) = topic {
-            topic.publish(seq, event);
+            topic.publish(place, said);
         }
     }
 
@@ -149,7 +166,32 @@ impl<E: Clone> Topic<E> {
         });
     }
 
-    fn publish(&self, seq: i64, event: E) {
+    /// Wakes a reader when values change; holds how often they have.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The values that came after this many changes.
+    pub fn values(&self, since: u64) -> Vec<E> {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new: Vec<_> = values.values().filter(|(change, _)| *change > since).collect();
+        new.sort_unstable_by_key(|(change, _)| *change);
+        new.into_iter().map(|(_, value)| value.clone()).collect()
+    }
+
+    fn publish(&self, place: Place, said: E) {
+        match place {
+            Place::Numbered(seq) => self.publish_event(seq, said),
+            Place::Latest(kind, of) => {
+                let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+                let change = *self.changes.borrow() + 1;
+                values.insert((kind, of), (change, said));
+                self.changes.send_replace(change);
+            }
+        }
+    }
+
+    fn publish_event(&self, seq: i64, event: E) {
         {
             let mut ring = self.ring();
             if seq <= ring.last {

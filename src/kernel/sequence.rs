@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::kernel::bus::Bus;
 use crate::kernel::db::{Conn, Db};
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::hub::{Hub, Ready, Topic};
+use crate::kernel::hub::{Hub, Place, Ready, Topic};
 
 /// Events that a reader takes at a time.
 const BATCH: usize = 100;
@@ -24,15 +24,19 @@ const BATCH: usize = 100;
 const HEADS_ALONE: Duration = Duration::from_millis(500);
 const HEADS: Duration = Duration::from_secs(2);
 
-/// An event of a kind of sequences: where they are kept, and how they travel between nodes.
+/// What a kind of sequences tells: where events are kept, and how they travel between nodes. Values travel as events do, have
+/// no number, and are not kept.
 pub trait Event: prost::Message + Default + Clone + 'static {
     /// What the names of the bus's channels begin with.
     const CHANNEL: &'static str;
     /// Why a reader is refused who wants what is no longer kept.
     const FORGOTTEN: Reason;
 
-    /// Its number.
-    fn seq(&self) -> i64;
+    /// Its number, or which value it is.
+    fn place(&self) -> Place;
+
+    /// Gives a value the number that its reader has got to.
+    fn set_seq(&mut self, _seq: i64) {}
 
     /// The numbers of the last events of these sequences, as far as they have any.
     fn heads(conn: &mut Conn, ids: &[Uuid]) -> impl Future<Output = Result<Vec<(Uuid, i64)>, Error>> + Send;
@@ -61,8 +65,8 @@ impl<E: Event> Sequences<E> {
     /// Starts following what other nodes commit, until `stopping`.
     pub fn start(db: &Db, bus: &Arc<Bus>, stopping: &CancellationToken) -> Self {
         let decode = |payload: Bytes| {
-            let event = E::decode(payload).ok()?;
-            Some((event.seq(), event))
+            let said = E::decode(payload).ok()?;
+            Some((said.place(), said))
         };
         let sequences =
             Self { db: db.clone(), bus: Arc::clone(bus), hub: Hub::new(Arc::clone(bus), E::CHANNEL, decode) };
@@ -70,7 +74,7 @@ impl<E: Event> Sequences<E> {
         sequences
     }
 
-    /// Hands committed events, with their sequences, to this node's readers and the other nodes.
+    /// Hands committed events, or values, with their sequences, to this node's readers and the other nodes.
     pub async fn announce(&self, events: Vec<(Uuid, E)>) {
         for (id, event) in &events {
             self.publish(*id, event.clone());
@@ -78,9 +82,9 @@ impl<E: Event> Sequences<E> {
         self.tell_nodes(&events).await;
     }
 
-    /// Hands a committed event to this node's readers.
+    /// Hands a committed event, or a value, to this node's readers.
     pub fn publish(&self, id: Uuid, event: E) {
-        self.hub.publish(id, event.seq(), event);
+        self.hub.publish(id, event.place(), event);
     }
 
     /// Hands committed events to the other nodes. If that does not work, they find them by the heads.
@@ -110,7 +114,9 @@ impl<E: Event> Sequences<E> {
             require_kept::<E>(&mut conn, id, seq).await?;
         }
         drop(conn);
-        Ok(Reader { db: self.db.clone(), id, head: topic.head(), topic, seq })
+        let mut changes = topic.changes();
+        let changes_seen = *changes.borrow_and_update();
+        Ok(Reader { db: self.db.clone(), id, head: topic.head(), changes, changes_seen, topic, seq })
     }
 
     /// Finds by itself what the bus did not tell.
@@ -142,6 +148,8 @@ pub struct Reader<E> {
     id: Uuid,
     topic: Arc<Topic<E>>,
     head: watch::Receiver<i64>,
+    changes: watch::Receiver<u64>,
+    changes_seen: u64,
     seq: i64,
 }
 
@@ -151,7 +159,8 @@ impl<E: Event> Reader<E> {
         self.seq
     }
 
-    /// The next events, if there are some. An error if they are no longer kept, because the reader was away for so long.
+    /// The next events, or, when there are none, the values that have changed. An error if events are no longer kept, because
+    /// the reader was away for so long.
     pub async fn ready(&mut self) -> Result<Vec<E>, Error> {
         self.head.borrow_and_update();
         let events = match self.topic.after(self.seq, BATCH) {
@@ -159,17 +168,26 @@ impl<E: Event> Reader<E> {
             Ready::InDatabase => self.read().await?,
             Ready::Nothing => Vec::new(),
         };
-        self.seq = events.last().map_or(self.seq, E::seq);
-        Ok(events)
+        if let Some(Place::Numbered(seq)) = events.last().map(E::place) {
+            self.seq = seq;
+            return Ok(events);
+        }
+        let since = std::mem::replace(&mut self.changes_seen, *self.changes.borrow_and_update());
+        let mut values = if since < self.changes_seen { self.topic.values(since) } else { Vec::new() };
+        values.iter_mut().for_each(|value| value.set_seq(self.seq));
+        Ok(values)
     }
 
     /// Waits until there is more than `ready` has seen. May be dropped and called again.
     pub async fn moved(&mut self) {
-        // The topic lives as long as this reader, and its sender with it.
-        let _ = self.head.changed().await;
+        // The topic lives as long as this reader, and its senders with it.
+        tokio::select! {
+            _ = self.head.changed() => {}
+            _ = self.changes.changed() => {}
+        }
     }
 
-    /// The next events, at least one, when there are some.
+    /// The next events or values, at least one, when there are some.
     pub async fn next(&mut self) -> Result<Vec<E>, Error> {
         loop {
             let events = self.ready().await?;
@@ -183,7 +201,7 @@ impl<E: Event> Reader<E> {
     async fn read(&self) -> Result<Vec<E>, Error> {
         let mut conn = self.db.get().await?;
         let events = E::after(&mut conn, self.id, self.seq, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
-        if events.first().is_none_or(|first| first.seq() != self.seq + 1) {
+        if events.first().is_none_or(|first| first.place() != Place::Numbered(self.seq + 1)) {
             require_kept::<E>(&mut conn, self.id, self.seq).await?;
         }
         Ok(events)

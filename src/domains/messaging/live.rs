@@ -7,8 +7,14 @@ use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::hub::Place;
 use crate::kernel::sequence::{self, Event, Sequences};
 use crate::proto::rialto::messaging::v1::SubscribeResponse;
+use crate::proto::rialto::messaging::v1::subscribe_response::Event as Told;
+
+/// The kinds of values that a conversation has of each member.
+const RECEIPT: u8 = 0;
+const TYPING: u8 = 1;
 
 /// One reader of one conversation.
 pub type Reader = sequence::Reader<SubscribeResponse>;
@@ -39,8 +45,17 @@ impl Event for SubscribeResponse {
     const CHANNEL: &'static str = "conversation";
     const FORGOTTEN: Reason = Reason::HistoryTruncated;
 
-    fn seq(&self) -> i64 {
-        self.seq
+    fn place(&self) -> Place {
+        let of = |account_id: &str| account_id.parse().unwrap_or_default();
+        match &self.event {
+            Some(Told::Receipt(receipt)) => Place::Latest(RECEIPT, of(&receipt.account_id)),
+            Some(Told::Typing(typing)) => Place::Latest(TYPING, of(&typing.account_id)),
+            _ => Place::Numbered(self.seq),
+        }
+    }
+
+    fn set_seq(&mut self, seq: i64) {
+        self.seq = seq;
     }
 
     async fn heads(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, i64)>, Error> {

@@ -14,6 +14,7 @@ mod live;
 mod messages;
 mod model;
 mod personal_data;
+mod receipts;
 mod service;
 mod wire;
 

@@ -66,10 +66,15 @@ pub fn own_conversation(
 ) -> Conversation {
     Conversation {
         last_message: last_message.map(Message::from),
-        unread_count: (row.message_count - member.read_count).max(0),
+        unread_count: unread(row, member),
         membership: Some(membership(member)),
         ..conversation(row, members)
     }
+}
+
+/// How many messages a member has not read.
+pub fn unread(row: &model::Conversation, member: &model::Member) -> i64 {
+    (row.message_count - member.read_count).max(0)
 }
 
 /// Reactions to one message, counted: the most frequent first, and of as frequent ones the one that came first.

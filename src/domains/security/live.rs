@@ -6,6 +6,7 @@ use super::model::Changes;
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
+use crate::kernel::hub::Place;
 use crate::kernel::sequence::{Event, Reader, Sequences};
 use crate::proto::rialto::security::v1::WatchAlertsResponse;
 
@@ -45,8 +46,8 @@ impl Event for WatchAlertsResponse {
     const CHANNEL: &'static str = "alerts";
     const FORGOTTEN: Reason = Reason::ChangesForgotten;
 
-    fn seq(&self) -> i64 {
-        self.seq
+    fn place(&self) -> Place {
+        Place::Numbered(self.seq)
     }
 
     async fn heads(conn: &mut Conn, _: &[Uuid]) -> Result<Vec<(Uuid, i64)>, Error> {
