@@ -87,6 +87,11 @@ impl<V: Clone> Latest<V> {
         index.forget(topic, account_id);
     }
 
+    /// The topics that are followed.
+    pub fn topics(&self) -> HashSet<Uuid> {
+        self.index().followers.keys().copied().collect()
+    }
+
     /// Gives a topic's latest value to the streams of all that follow it.
     pub fn publish(&self, topic: Uuid, value: &V) {
         let index = self.index();

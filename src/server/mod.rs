@@ -155,7 +155,7 @@ fn services(
     let roles = RoleService::new(app.clone(), Arc::clone(roles), Arc::clone(sessions));
     let two_factor = TwoFactorService::new(app.clone(), Arc::clone(sessions), auth.confirmation())?;
     let passkeys = PasskeyService::new(app.clone(), Arc::clone(&auth), Arc::clone(sessions))?;
-    let account = AccountService::new(app.clone(), Arc::clone(connections));
+    let account = AccountService::new(app.clone(), Arc::clone(connections), Arc::clone(messaging.heads()));
     Ok(Routes::default()
         .add_service(
             AccountServiceServer::new(account)

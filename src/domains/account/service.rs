@@ -10,6 +10,7 @@ use super::model::Connection;
 use super::stream::{Messages, Stream};
 use super::wire::transport_name;
 use crate::domains::auth::Client;
+use crate::domains::messaging::Heads;
 use crate::kernel::app::App;
 use crate::kernel::caller::{Caller, RequestRecord};
 use crate::kernel::error::Error;
@@ -24,12 +25,13 @@ use crate::proto::rialto::account::v1::{
 pub struct AccountService {
     app: App,
     connections: Arc<Connections>,
+    heads: Arc<Heads>,
 }
 
 impl AccountService {
-    /// The service, whose streams are among these.
-    pub fn new(app: App, connections: Arc<Connections>) -> Self {
-        Self { app, connections }
+    /// The service, whose streams are among these, and are told these heads of conversations.
+    pub fn new(app: App, connections: Arc<Connections>, heads: Arc<Heads>) -> Self {
+        Self { app, connections, heads }
     }
 
     /// A stream of an account, as a row.
@@ -58,8 +60,13 @@ impl Contract for AccountService {
         let reader = self.app.account_events.reader(caller.account_id, request.get_ref().after_seq).await?;
         let connection = self.connections.open(self.row(&caller, &request)?).await?;
         let values = self.app.account_events.latest.stream(caller.account_id);
+        // The reader is there already: what is joined meanwhile is followed when it is told.
+        self.heads.follow_all(caller.account_id).await?;
+        let account_id = caller.account_id;
         let patience = Duration::from_secs(self.app.config.account.unread_seconds.into());
-        Ok(Response::new(Stream { reader, values, connection, patience }.begin()))
+        Ok(Response::new(
+            Stream { account_id, reader, values, heads: Arc::clone(&self.heads), patience }.begin(connection),
+        ))
     }
 
     async fn list_connections(

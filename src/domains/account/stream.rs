@@ -1,13 +1,16 @@
 //! One stream: events of the account, and latest values, in the order in which the client takes them.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use uuid::Uuid;
 
 use super::connections::Connection;
+use crate::domains::messaging::Heads;
 use crate::kernel::account_events::Event;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::latest::{self, Taken};
@@ -22,63 +25,76 @@ pub type Messages = ReceiverStream<Result<SubscribeResponse, Status>>;
 
 /// A stream that is about to begin.
 pub struct Stream {
+    pub account_id: Uuid,
     pub reader: Reader<SubscribeResponse>,
     pub values: latest::Stream<Event>,
-    pub connection: Connection,
+    pub heads: Arc<Heads>,
     /// How long the client may leave what it is told without reading it.
     pub patience: Duration,
 }
 
 impl Stream {
-    /// Begins.
-    pub fn begin(mut self) -> Messages {
+    /// Begins, as this connection.
+    pub fn begin(mut self, mut connection: Connection) -> Messages {
         let (sender, receiver) = mpsc::channel(BUFFER + 1);
         tokio::spawn(async move {
             // Room for the last word, which must not wait for a client that does not read.
             let Ok(last) = sender.clone().reserve_owned().await else { return };
-            let id = self.connection.id.to_string();
+            let opened = Opened { connection_id: connection.id.to_string() };
             let why = tokio::select! {
                 () = sender.closed() => return,
-                why = self.connection.ended() => why,
-                Err(why) = tell(id, &mut self.reader, &self.values, &sender, self.patience) => why,
+                why = connection.ended() => why,
+                Err(why) = self.tell(opened, &sender) => why,
             };
             last.send(Err(why.into()));
         });
         ReceiverStream::new(receiver)
     }
-}
 
-type Sender = mpsc::Sender<Result<SubscribeResponse, Status>>;
-
-/// Tells what there is, until something is wrong.
-async fn tell(
-    connection_id: String,
-    reader: &mut Reader<SubscribeResponse>,
-    values: &latest::Stream<Event>,
-    sender: &Sender,
-    patience: Duration,
-) -> Result<Infallible, Error> {
-    let unnumbered = |seq, event| SubscribeResponse { seq: Some(seq), at: None, event: Some(event) };
-    send(sender, unnumbered(reader.seq(), Event::Opened(Opened { connection_id })), patience).await?;
-    loop {
-        let events = reader.ready().await?;
-        let Taken { values: latest, overflowed } = values.take();
-        if events.is_empty() && latest.is_empty() && !overflowed {
-            tokio::select! {
-                () = reader.moved() => {}
-                () = values.filled() => {}
+    /// Tells what there is, until something is wrong.
+    async fn tell(&mut self, opened: Opened, sender: &Sender) -> Result<Infallible, Error> {
+        let unnumbered = |seq, event| SubscribeResponse { seq: Some(seq), at: None, event: Some(event) };
+        send(sender, unnumbered(self.reader.seq(), Event::Opened(opened)), self.patience).await?;
+        loop {
+            let events = self.reader.ready().await?;
+            let Taken { values: latest, overflowed } = self.values.take();
+            if events.is_empty() && latest.is_empty() && !overflowed {
+                tokio::select! {
+                    () = self.reader.moved() => {}
+                    () = self.values.filled() => {}
+                }
+                continue;
             }
-            continue;
+            for event in events {
+                self.follow(&event);
+                send(sender, event, self.patience).await?;
+            }
+            let refresh = overflowed.then_some(Event::Refresh(Refresh {}));
+            for event in refresh.into_iter().chain(latest) {
+                send(sender, unnumbered(self.reader.seq(), event), self.patience).await?;
+            }
         }
-        for event in events {
-            send(sender, event, patience).await?;
-        }
-        let refresh = overflowed.then_some(Event::Refresh(Refresh {}));
-        for event in refresh.into_iter().chain(latest) {
-            send(sender, unnumbered(reader.seq(), event), patience).await?;
+    }
+
+    /// Follows the conversations that the account is in.
+    fn follow(&self, told: &SubscribeResponse) {
+        match &told.event {
+            Some(Event::ConversationJoined(joined)) => {
+                if let Ok(id) = joined.conversation_id.parse() {
+                    self.heads.follow(self.account_id, id);
+                }
+            }
+            Some(Event::ConversationLeft(left)) => {
+                if let Ok(id) = left.conversation_id.parse() {
+                    self.heads.unfollow(self.account_id, id);
+                }
+            }
+            _ => {}
         }
     }
 }
+
+type Sender = mpsc::Sender<Result<SubscribeResponse, Status>>;
 
 async fn send(sender: &Sender, message: SubscribeResponse, patience: Duration) -> Result<(), Error> {
     match tokio::time::timeout(patience, sender.send(Ok(message))).await {

@@ -1,14 +1,17 @@
 //! Changes of a conversation besides new messages: each is one event, numbered under the lock of the conversation's row, and
 //! told after the commit.
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
 use super::model::{self, Conversation, Member, Visible, event};
 use super::service::MessagingService;
+use crate::kernel::account_events::{self, Announcement};
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
+use crate::proto::rialto::account::v1::{ConversationJoined, ConversationLeft};
 use crate::proto::rialto::messaging::v1::SubscribeResponse;
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 
@@ -46,21 +49,64 @@ impl MessagingService {
     ) -> Result<T, Error> {
         let (reader, now) = (Visible::to(caller)?, self.app().clock.now());
         let mut conn = self.app().db.get().await?;
-        let (result, event) = conn
+        let (result, news) = conn
             .transaction(async |conn| {
                 model::Conversation::lock(conn, id).await?;
                 // Read after the lock: what was changed while this waited counts.
                 let (conversation, member) = Conversation::of_member(conn, id, reader).await?;
                 let (result, event) = change(conn, Locked { conversation, member }).await?;
                 let Some(event) = event else { return Ok((result, None)) };
-                let event = SubscribeResponse { seq: 0, event: Some(event) };
-                Ok::<_, Error>((result, Some(event::append(conn, id, event, now).await?)))
+                Ok::<_, Error>((result, Some(News::append(conn, id, event, now).await?)))
             })
             .await?;
         drop(conn);
-        if let Some(event) = event {
-            self.sequences().announce(vec![(id, event)]).await;
+        if let Some(news) = news {
+            self.announce(news).await;
         }
         Ok(result)
     }
+
+    /// Tells whoever watches, and the members' account streams. To be called after the commit.
+    pub(super) async fn announce(&self, news: News) {
+        let (id, seq) = (news.id, news.event.seq);
+        self.sequences().announce(vec![(id, news.event)]).await;
+        self.app().account_events.announce(news.accounts).await;
+        self.heads().advance(id, seq);
+        self.heads().tell_nodes(std::iter::once((id, seq))).await;
+    }
+}
+
+/// An event of a conversation, and what it is to accounts.
+#[must_use = "after the commit, hand it to MessagingService::announce"]
+pub struct News {
+    id: Uuid,
+    event: SubscribeResponse,
+    accounts: Announcement,
+}
+
+impl News {
+    /// Writes an event of a conversation whose row is locked, as the last thing of the transaction.
+    pub async fn append(conn: &mut Conn, id: Uuid, event: Event, now: DateTime<Utc>) -> Result<Self, Error> {
+        let accounts = concerned(id, &event);
+        let event = event::append(conn, id, SubscribeResponse { seq: 0, event: Some(event) }, now).await?;
+        Ok(Self { id, event, accounts: account_events::append(conn, &accounts, now).await? })
+    }
+}
+
+/// Whom an event concerns who does not watch the conversation.
+fn concerned(id: Uuid, event: &Event) -> Vec<(Uuid, account_events::Event)> {
+    let Event::Members(change) = event else { return Vec::new() };
+    let joined = change.joined.iter().filter_map(|member| member.account_id.parse().ok());
+    let joined = joined.map(|account: Uuid| (account, joined_event(id, &change.changed_by)));
+    let left = change.left.iter().filter_map(|account| account.parse().ok()).map(|account: Uuid| {
+        let left = ConversationLeft { conversation_id: id.to_string(), removed_by: change.changed_by.clone() };
+        (account, account_events::Event::ConversationLeft(left))
+    });
+    joined.chain(left).collect()
+}
+
+/// What an account is told that is in a conversation now.
+pub fn joined_event(id: Uuid, added_by: &str) -> account_events::Event {
+    let joined = ConversationJoined { conversation_id: id.to_string(), added_by: added_by.to_owned() };
+    account_events::Event::ConversationJoined(joined)
 }

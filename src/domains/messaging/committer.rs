@@ -12,6 +12,7 @@ use diesel_async::AsyncConnection;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::heads::Heads;
 use super::model::{NewMessage, partitions};
 use crate::kernel::app::App;
 use crate::kernel::db::Conn;
@@ -41,6 +42,7 @@ struct Pending {
 struct Lane {
     app: App,
     sequences: Sequences<SubscribeResponse>,
+    heads: Arc<Heads>,
     announce: mpsc::Sender<(Uuid, SubscribeResponse)>,
     /// Until when there are partitions.
     partitioned_until: Option<DateTime<Utc>>,
@@ -48,13 +50,13 @@ struct Lane {
 
 impl Committer {
     /// Starts the lanes, which live as long as somebody may send.
-    pub fn start(app: &App, sequences: &Sequences<SubscribeResponse>) -> Self {
+    pub fn start(app: &App, sequences: &Sequences<SubscribeResponse>, heads: &Arc<Heads>) -> Self {
         let (announce, announced) = mpsc::channel(ANNOUNCED);
-        tokio::spawn(announce_to_nodes(sequences.clone(), announced));
+        tokio::spawn(announce_to_nodes(sequences.clone(), Arc::clone(heads), announced));
         let lane = |_| {
             let (sender, receiver) = mpsc::channel(WAITING);
-            let (sequences, announce) = (sequences.clone(), announce.clone());
-            let lane = Lane { app: app.clone(), sequences, announce, partitioned_until: None };
+            let (sequences, heads, announce) = (sequences.clone(), Arc::clone(heads), announce.clone());
+            let lane = Lane { app: app.clone(), sequences, heads, announce, partitioned_until: None };
             tokio::spawn(lane.run(receiver));
             sender
         };
@@ -123,6 +125,7 @@ impl Lane {
             if row.id == new.id {
                 let event = SubscribeResponse::from(&row);
                 self.sequences.publish(row.conversation_id, event.clone());
+                self.heads.advance(row.conversation_id, row.seq);
                 // A full queue is no loss: the other nodes look at the heads by themselves.
                 let _ = self.announce.try_send((row.conversation_id, event));
             }
@@ -144,11 +147,13 @@ impl Lane {
 /// Tells the other nodes what was committed here, as many at a time as there are.
 async fn announce_to_nodes(
     sequences: Sequences<SubscribeResponse>,
+    heads: Arc<Heads>,
     mut committed: mpsc::Receiver<(Uuid, SubscribeResponse)>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while committed.recv_many(&mut batch, BATCH).await > 0 {
         sequences.tell_nodes(&batch).await;
+        heads.tell_nodes(batch.iter().map(|(id, event)| (*id, event.seq))).await;
         batch.clear();
     }
 }

@@ -6,8 +6,8 @@ use prost_types::{FieldMask, Timestamp};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::changes::Locked;
-use super::model::{self, ADMIN, Conversation, DIRECT, JoinLink, MEMBER, Member, OWNER, Visible};
+use super::changes::{Locked, News};
+use super::model::{ADMIN, Conversation, DIRECT, JoinLink, MEMBER, Member, OWNER, Visible};
 use super::service::MessagingService;
 use super::wire as messaging_wire;
 use crate::domains::users;
@@ -70,12 +70,14 @@ fn no_member() -> Error {
     Error::not_found("member")
 }
 
-fn changed(caller: &Caller, members: &[Member], left: &[Uuid]) -> Event {
-    Event::Members(MembersChanged {
-        members: members.iter().map(messaging_wire::member).collect(),
-        left: left.iter().map(Uuid::to_string).collect(),
-        changed_by: caller.account_id.to_string(),
-    })
+/// A change that the caller has made.
+fn changed(caller: &Caller, change: MembersChanged) -> Event {
+    Event::Members(MembersChanged { changed_by: caller.account_id.to_string(), ..change })
+}
+
+/// The accounts that come.
+fn joined(members: &[Member]) -> MembersChanged {
+    MembersChanged { joined: members.iter().map(messaging_wire::member).collect(), ..Default::default() }
 }
 
 /// The fields that a mask names out of these; without a mask, or with `*`, all.
@@ -168,7 +170,7 @@ impl MessagingService {
                 return Err(full());
             }
             let added = Member::add(conn, &locked.conversation, &new, now).await?;
-            let event = (!added.is_empty()).then(|| changed(caller, &added, &[]));
+            let event = (!added.is_empty()).then(|| changed(caller, joined(&added)));
             let named = there.into_iter().chain(added).filter(|member| accounts.contains(&member.account_id));
             Ok((named.collect(), event))
         })
@@ -207,8 +209,8 @@ impl MessagingService {
                 return Ok((before, None));
             }
             after.store(conn).await?;
-            let event = changed(caller, std::slice::from_ref(&after), &[]);
-            Ok((after, Some(event)))
+            let change = MembersChanged { changed: vec![messaging_wire::member(&after)], ..Default::default() };
+            Ok((after, Some(changed(caller, change))))
         })
         .await
     }
@@ -227,7 +229,8 @@ impl MessagingService {
             let Some(member) = Member::of(conn, id, account).await? else { return Ok(((), None)) };
             locked.require_above(&member)?;
             member.leave(conn, now).await?;
-            Ok(((), Some(changed(caller, &[], &[account]))))
+            let change = MembersChanged { left: vec![account.to_string()], ..Default::default() };
+            Ok(((), Some(changed(caller, change))))
         })
         .await
     }
@@ -240,8 +243,12 @@ impl MessagingService {
             }
             locked.member.leave(conn, now).await?;
             let heir = if locked.member.role == OWNER { Member::make_owner(conn, id).await? } else { None };
-            let members: Vec<_> = heir.into_iter().collect();
-            Ok(((), Some(changed(caller, &members, &[caller.account_id]))))
+            let change = MembersChanged {
+                changed: heir.iter().map(messaging_wire::member).collect(),
+                left: vec![caller.account_id.to_string()],
+                ..Default::default()
+            };
+            Ok(((), Some(changed(caller, change))))
         })
         .await
     }
@@ -273,7 +280,7 @@ impl MessagingService {
         let mut conn = self.app().db.get().await?;
         let void = || Error::not_found("join link");
         let id = JoinLink::conversation(&mut conn, token, now).await?.ok_or_else(void)?;
-        let event = conn
+        let news = conn
             .transaction(async |conn| {
                 Conversation::lock(conn, id).await?;
                 let conversation = Conversation::by_id(conn, id).await?.ok_or_else(void)?;
@@ -291,12 +298,11 @@ impl MessagingService {
                     return Err(full());
                 }
                 let added = Member::add(conn, &conversation, &[caller.account_id], now).await?;
-                let event = contract::SubscribeResponse { seq: 0, event: Some(changed(caller, &added, &[])) };
-                model::event::append(conn, id, event, now).await.map(Some)
+                News::append(conn, id, changed(caller, joined(&added)), now).await.map(Some)
             })
             .await?;
-        if let Some(event) = event {
-            self.sequences().announce(vec![(id, event)]).await;
+        if let Some(news) = news {
+            self.announce(news).await;
         }
         self.one(&mut conn, caller, id).await
     }

@@ -10,6 +10,7 @@ mod changes;
 mod committer;
 mod connect;
 mod groups;
+mod heads;
 mod live;
 mod messages;
 mod model;
@@ -25,6 +26,7 @@ use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
+pub use heads::Heads;
 pub use personal_data::PERSONAL_DATA;
 pub use service::MessagingService;
 

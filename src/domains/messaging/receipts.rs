@@ -24,6 +24,10 @@ impl MessagingService {
         let mut conn = self.app().db.get().await?;
         let (conversation, mut member) = Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let moved = member.advance(&mut conn, request.delivered_seq, request.read_seq).await?;
+        let unread_count = messaging_wire::unread(&conversation, &member);
+        if moved {
+            self.heads().read(&member, unread_count).await;
+        }
         if moved && reaches_others(&mut conn, caller, &conversation).await? {
             drop(conn);
             let receipt = Receipt {
@@ -33,10 +37,7 @@ impl MessagingService {
             };
             self.tell(id, Event::Receipt(receipt)).await;
         }
-        Ok(UpdateReceiptResponse {
-            membership: Some(messaging_wire::membership(&member)),
-            unread_count: messaging_wire::unread(&conversation, &member),
-        })
+        Ok(UpdateReceiptResponse { membership: Some(messaging_wire::membership(&member)), unread_count })
     }
 
     async fn write(&self, caller: &Caller, request: &SetTypingRequest) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! `rialto.messaging.v1.MessagingService`.
 
+use std::sync::Arc;
+
 use diesel_async::AsyncConnection;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -7,11 +9,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use super::changes::joined_event;
 use super::committer::Committer;
+use super::heads::Heads;
 use super::live::{Live, Reader};
 use super::model::{self, DIRECT, GROUP, NewMessage, Place, Visible};
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
+use crate::kernel::account_events;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
@@ -41,13 +46,20 @@ pub struct MessagingService {
     app: App,
     committer: Committer,
     live: Live,
+    heads: Arc<Heads>,
 }
 
 impl MessagingService {
     /// Starts the write path and the live one.
     pub fn start(app: App) -> Self {
-        let live = Live::start(&app);
-        Self { committer: Committer::start(&app, &live.sequences), live, app }
+        let (live, heads) = (Live::start(&app), Heads::start(&app));
+        let committer = Committer::start(&app, &live.sequences, &heads);
+        Self { committer, live, heads, app }
+    }
+
+    /// How far conversations have got, for account streams.
+    pub fn heads(&self) -> &Arc<Heads> {
+        &self.heads
     }
 
     /// A message as a sender wants it.
@@ -114,12 +126,20 @@ impl MessagingService {
         let now = self.app.clock.now();
         let kind = if direct { DIRECT } else { GROUP };
         let row = model::Conversation::new(self.app.rng.id(now)?, kind, &request.title, caller.account_id, now);
-        let id = conn
-            .transaction(async |conn| match *members.as_slice() {
-                [one, other] if direct => row.insert_direct(conn, [one, other]).await,
-                _ => row.insert(conn, &members).await.map(|()| row.id),
+        let (id, told) = conn
+            .transaction(async |conn| {
+                let id = match *members.as_slice() {
+                    [one, other] if direct => row.insert_direct(conn, [one, other]).await?,
+                    _ => row.insert(conn, &members).await.map(|()| row.id)?,
+                };
+                let joined = joined_event(id, &caller.account_id.to_string());
+                // Of several who start a conversation of two at once, one has told.
+                let members = if id == row.id { members.as_slice() } else { &[] };
+                let events: Vec<_> = members.iter().map(|member| (*member, joined.clone())).collect();
+                Ok::<_, Error>((id, account_events::append(conn, &events, now).await?))
             })
             .await?;
+        self.app.account_events.announce(told).await;
         self.one(&mut conn, caller, id).await
     }
 

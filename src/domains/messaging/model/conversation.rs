@@ -413,7 +413,16 @@ impl Conversation {
         Ok(contacts.load(conn).await?)
     }
 
-    /// The number of the newest message of each of these conversations.
+    /// The conversations that an account is in, with the number of the newest that happened in each.
+    pub async fn heads_of(conn: &mut Conn, account_id: Uuid) -> Result<Vec<(Uuid, i64)>, Error> {
+        let heads = conversations::table
+            .inner_join(conversation_members::table)
+            .filter(conversation_members::account_id.eq(account_id))
+            .filter(conversation_members::left_at.is_null());
+        Ok(heads.select((conversations::id, conversations::last_seq)).load(conn).await?)
+    }
+
+    /// The number of the newest that happened in each of these conversations.
     pub async fn heads(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, i64)>, Error> {
         let heads = conversations::table.filter(conversations::id.eq_any(ids));
         Ok(heads.select((conversations::id, conversations::last_seq)).load(conn).await?)
