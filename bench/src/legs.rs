@@ -179,6 +179,7 @@ impl<'a> Load<'a> {
                     conversation_id: self.world.conversations[index].clone(),
                     client_message_id: format!("{run:04}-{sender:04}-{count:026}"),
                     text: TEXT.to_owned(),
+                    ..Default::default()
                 };
                 Ok(client.send_message(self.account(index).request(request)).await.map(drop)?)
             }

@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod command;
 mod contract;
+mod conversations;
 mod cookies;
 mod documents;
 mod email_change;

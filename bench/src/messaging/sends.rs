@@ -163,6 +163,7 @@ impl Bench {
                     conversation_id: conversations[index].clone(),
                     client_message_id: format!("{run:04}-{sender:04}-{count:026}"),
                     text: TEXT.to_owned(),
+                    ..Default::default()
                 };
                 // Everybody is in the hot one, two are in each of the others.
                 let account = if conversations.len() == 1 { sender } else { index } % accounts.len();

@@ -200,7 +200,12 @@ impl Writer {
         match self {
             Self::SocketIo(socket) => socket.call(&json!(["send", 1, 1, id, text])).await,
             Self::Rialto { client, account, conversation } => {
-                let request = SendMessageRequest { conversation_id: conversation.clone(), client_message_id: id, text };
+                let request = SendMessageRequest {
+                    conversation_id: conversation.clone(),
+                    client_message_id: id,
+                    text,
+                    ..Default::default()
+                };
                 client.send_message(account.request(request)).await?;
                 Ok(())
             }

@@ -146,6 +146,11 @@ async fn forward(mut reader: Reader, conversation_id: String, out: Out) {
     loop {
         let events = match reader.next().await {
             Ok(events) => events,
+            // It is no longer a member: the other conversations go on.
+            Err(error) if error.reason == Reason::ResourceNotFound => {
+                respond(&out, 0, Response::Unsubscribed(Unsubscribed { conversation_id })).await;
+                return;
+            }
             Err(error) => {
                 let _ = out.send(Err(error.into())).await;
                 return;

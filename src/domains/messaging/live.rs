@@ -16,8 +16,14 @@ use crate::proto::rialto::messaging::v1::subscribe_response::Event as Told;
 const RECEIPT: u8 = 0;
 const TYPING: u8 = 1;
 
-/// One reader of one conversation.
-pub type Reader = sequence::Reader<SubscribeResponse>;
+/// One reader of one conversation, as long as it is a member.
+pub struct Reader {
+    live: Live,
+    caller: Caller,
+    id: Uuid,
+    events: sequence::Reader<SubscribeResponse>,
+    has_left: bool,
+}
 
 /// The conversations that are watched on this node.
 #[derive(Clone)]
@@ -36,8 +42,44 @@ impl Live {
     /// A reader that begins after `after_seq`, or with what happens from now on.
     pub async fn reader(&self, caller: &Caller, id: Uuid, after_seq: Option<i64>) -> Result<Reader, Error> {
         // Before the topic is made: whoever is no member leaves no trace.
+        self.require_member(caller, id).await?;
+        let events = self.sequences.reader(id, after_seq).await?;
+        Ok(Reader { live: self.clone(), caller: caller.clone(), id, events, has_left: false })
+    }
+
+    async fn require_member(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
         model::Conversation::of_member(&mut *self.app.db.get().await?, id, Visible::to(caller)?).await?;
-        self.sequences.reader(id, after_seq).await
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// The last number that the reader has.
+    pub fn seq(&self) -> i64 {
+        self.events.seq()
+    }
+
+    /// The next events, at least one, when there are some. The last thing that a reader hears is that it is no longer a member;
+    /// after that there is no such conversation.
+    pub async fn next(&mut self) -> Result<Vec<SubscribeResponse>, Error> {
+        if self.has_left {
+            return Err(Error::not_found("conversation"));
+        }
+        let mut events = self.events.next().await?;
+        let account_id = self.caller.account_id.to_string();
+        let leaves =
+            |told: &SubscribeResponse| matches!(&told.event, Some(Told::Members(it)) if it.left.contains(&account_id));
+        if let Some(place) = events.iter().position(leaves) {
+            // It may have come back since.
+            match self.live.require_member(&self.caller, self.id).await {
+                Err(error) if error.reason == Reason::ResourceNotFound => {
+                    events.truncate(place + 1);
+                    self.has_left = true;
+                }
+                checked => checked?,
+            }
+        }
+        Ok(events)
     }
 }
 

@@ -146,7 +146,7 @@ impl MessagingService {
     /// A conversation as the caller sees it.
     pub(super) async fn one(&self, conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Conversation, Error> {
         let found = model::Conversation::of_member(conn, id, Visible::to(caller)?).await?;
-        let mut conversations = self.shown(conn, vec![found]).await?;
+        let mut conversations = self.shown(conn, caller.account_id, vec![found]).await?;
         conversations.pop().ok_or_else(|| Error::not_found("conversation"))
     }
 
@@ -154,13 +154,14 @@ impl MessagingService {
     async fn shown(
         &self,
         conn: &mut Conn,
+        reader: Uuid,
         rows: Vec<(model::Conversation, model::Member)>,
     ) -> Result<Vec<Conversation>, Error> {
         let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
         let members = model::Conversation::members(conn, &ids).await?;
         let newest = rows.iter().filter_map(|(row, _)| Some((row.id, row.last_message_seq, row.last_message_at?)));
         let now = self.app.clock.now();
-        let last = model::Message::at(conn, &newest.collect::<Vec<_>>(), now).await?;
+        let last = model::Message::at(conn, reader, &newest.collect::<Vec<_>>(), now).await?;
         let show = |(row, member): &(model::Conversation, model::Member)| {
             let last = last.iter().find(|message| message.conversation_id == row.id);
             let members = members.iter().filter(|(of, _)| *of == row.id).map(|(_, member)| *member);
@@ -185,7 +186,7 @@ impl MessagingService {
             [&[pinned], pages::time_key(last.active_at, last.id).as_slice()].concat()
         };
         let next_page_token = pages::cut(&mut rows, size, kind, key);
-        let conversations = self.shown(&mut conn, rows).await?;
+        let conversations = self.shown(&mut conn, caller.account_id, rows).await?;
         Ok(ListConversationsResponse { conversations, next_page_token })
     }
 

@@ -166,9 +166,11 @@ impl Message {
         Ok(())
     }
 
-    /// The messages at these places (conversation, number, time), without those that have disappeared.
+    /// The messages at these places (conversation, number, time), without those that have disappeared, and those that the
+    /// reader has deleted for itself.
     pub async fn at(
         conn: &mut Conn,
+        reader: Uuid,
         places: &[(Uuid, i64, DateTime<Utc>)],
         now: DateTime<Utc>,
     ) -> Result<Vec<Self>, Error> {
@@ -176,12 +178,13 @@ impl Message {
         let seqs: Vec<_> = places.iter().map(|(_, seq, _)| *seq).collect();
         let times: Vec<_> = places.iter().map(|(_, _, at)| *at).collect();
         // The time finds the partition.
-        Ok(MessagesAt { conversations, seqs, times, now }.load(conn).await?)
+        Ok(MessagesAt { reader, conversations, seqs, times, now }.load(conn).await?)
     }
 }
 
 #[derive(Debug)]
 struct MessagesAt {
+    reader: Uuid,
     conversations: Vec<Uuid>,
     seqs: Vec<i64>,
     times: Vec<DateTime<Utc>>,
@@ -201,9 +204,16 @@ impl QueryFragment<Pg> for MessagesAt {
         out.push_bind_param::<Array<Timestamptz>, _>(&self.times)?;
         out.push_sql(
             ") AS i (conversation_id, seq, created_at) JOIN messages m USING (conversation_id, seq, created_at) \
-                 WHERE m.expires_at IS NULL OR m.expires_at > ",
+                 WHERE (m.expires_at IS NULL OR m.expires_at > ",
         );
-        out.push_bind_param::<Timestamptz, _>(&self.now)
+        out.push_bind_param::<Timestamptz, _>(&self.now)?;
+        out.push_sql(
+            ") AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.conversation_id = m.conversation_id \
+                 AND h.message_seq = m.seq AND h.account_id = ",
+        );
+        out.push_bind_param::<SqlUuid, _>(&self.reader)?;
+        out.push_sql(")");
+        Ok(())
     }
 }
 
