@@ -150,6 +150,7 @@ DECLARE
     lower timestamptz := date_bin(width, at, 'epoch');
     upper timestamptz := lower + width;
     parent text;
+    child text;
 BEGIN
     -- Nodes do this at the same time.
     PERFORM pg_advisory_xact_lock(hashtext('create_message_partitions'));
@@ -159,8 +160,10 @@ BEGIN
     lower := greatest(lower, (SELECT max(ends_at) FROM message_partitions WHERE ends_at <= at));
     upper := least(upper, (SELECT min(starts_at) FROM message_partitions WHERE starts_at > at));
     FOREACH parent IN ARRAY ARRAY['messages', 'conversation_events'] LOOP
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-            parent || to_char(lower AT TIME ZONE 'UTC', '_YYYYMMDD'), parent, lower, upper);
+        child := parent || to_char(lower AT TIME ZONE 'UTC', '_YYYYMMDD');
+        -- Attached, and not created as a partition: that would wait for every reader, and have all others wait.
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, child, lower, upper);
     END LOOP;
     INSERT INTO message_partitions (starts_at, ends_at) VALUES (lower, upper);
 END $$;
@@ -172,6 +175,8 @@ DECLARE
     parent text;
     count integer := 0;
 BEGIN
+    -- Dropping waits for readers, and others wait meanwhile: not for long. Whoever calls this calls again.
+    PERFORM set_config('lock_timeout', '2s', true);
     PERFORM pg_advisory_xact_lock(hashtext('create_message_partitions'));
     FOR gone IN DELETE FROM message_partitions WHERE ends_at <= before RETURNING * LOOP
         FOREACH parent IN ARRAY ARRAY['messages', 'conversation_events'] LOOP

@@ -74,7 +74,7 @@ impl<E: Event> Sequences<E> {
         sequences
     }
 
-    /// Hands committed events, or values, with their sequences, to this node's readers and the other nodes.
+    /// Hands committed events, with their sequences, to this node's readers and the other nodes.
     pub async fn announce(&self, events: Vec<(Uuid, E)>) {
         for (id, event) in &events {
             self.publish(*id, event.clone());
@@ -82,7 +82,16 @@ impl<E: Event> Sequences<E> {
         self.tell_nodes(&events).await;
     }
 
-    /// Hands a committed event, or a value, to this node's readers.
+    /// Hands a value to the readers of every node; without the bus, of this one.
+    pub async fn tell_value(&self, id: Uuid, value: E) {
+        // This node hears it by the bus too.
+        let message = (self.hub.channel(id), Bytes::from(value.encode_to_vec()));
+        if !self.bus.is_up() || self.bus.publish([message]).await.is_err() {
+            self.hub.publish(id, value.place(), value);
+        }
+    }
+
+    /// Hands a committed event to this node's readers.
     pub fn publish(&self, id: Uuid, event: E) {
         self.hub.publish(id, event.place(), event);
     }

@@ -48,7 +48,7 @@ impl MessagingService {
         change: impl AsyncFnOnce(&mut Conn, Locked) -> Changed<T> + for<'r> Change<'r, T>,
     ) -> Result<T, Error> {
         let (reader, now) = (Visible::to(caller)?, self.app().clock.now());
-        let mut conn = self.app().db.get().await?;
+        let mut conn = self.writer(now).await?;
         let (result, news) = conn
             .transaction(async |conn| {
                 model::Conversation::lock(conn, id).await?;

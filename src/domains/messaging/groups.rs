@@ -12,7 +12,6 @@ use super::service::MessagingService;
 use super::wire as messaging_wire;
 use crate::domains::users;
 use crate::kernel::caller::Caller;
-use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason, Violation};
 use crate::kernel::trail::Target;
 use crate::kernel::wire::{self, timestamp};
@@ -277,7 +276,7 @@ impl MessagingService {
 
     async fn join(&self, caller: &Caller, token: &str) -> Result<contract::Conversation, Error> {
         let now = self.app().clock.now();
-        let mut conn = self.app().db.get().await?;
+        let mut conn = self.writer(now).await?;
         let void = || Error::not_found("join link");
         let id = JoinLink::conversation(&mut conn, token, now).await?.ok_or_else(void)?;
         let news = conn
@@ -329,10 +328,9 @@ impl MessagingService {
     }
 
     async fn members_of(&self, caller: &Caller, id: Uuid) -> Result<Vec<Member>, Error> {
-        let mut conn: crate::kernel::db::PooledConn<'_> = self.app().db.get().await?;
-        let conn: &mut Conn = &mut conn;
-        Conversation::of_member(conn, id, Visible::to(caller)?).await?;
-        Member::all(conn, id).await
+        let mut conn = self.app().db.get().await?;
+        Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        Member::all(&mut conn, id).await
     }
 }
 

@@ -85,21 +85,20 @@ impl Heads {
         }
         let records: Vec<_> =
             newest.iter().flat_map(|(id, seq)| [id.as_bytes().as_slice(), &seq.to_be_bytes()].concat()).collect();
-        self.publish(HEADS, records).await;
+        // The sweep finds what they are not told.
+        if let Err(error) = self.app.bus.publish([(HEADS.to_owned(), Bytes::from(records))]).await {
+            tracing::debug!(%error, "the other nodes were not told how far conversations have got");
+        }
     }
 
     /// Tells the other streams of an account how far it has read a conversation.
     pub async fn read(&self, member: &Member, unread_count: i64) {
         let (account, id, read_seq) = (member.account_id, member.conversation_id, member.read_seq);
-        self.hear_read(account, id, read_seq, unread_count);
         let numbers = [read_seq.to_be_bytes(), unread_count.to_be_bytes()].concat();
-        self.publish(READS, [account.as_bytes().as_slice(), id.as_bytes(), &numbers].concat()).await;
-    }
-
-    async fn publish(&self, channel: &str, payload: Vec<u8>) {
-        // Heads are found by the sweep. How far something was read is in lists, too.
-        if let Err(error) = self.app.bus.publish([(channel.to_owned(), Bytes::from(payload))]).await {
-            tracing::debug!(%error, channel, "the other nodes were not told");
+        let record = [account.as_bytes().as_slice(), id.as_bytes(), &numbers].concat();
+        // This node hears it by the bus too.
+        if !self.app.bus.is_up() || self.app.bus.publish([(READS.to_owned(), Bytes::from(record))]).await.is_err() {
+            self.hear_read(account, id, read_seq, unread_count);
         }
     }
 

@@ -57,7 +57,7 @@ pub async fn seed_conversation(
         });
     }
     let mut conn = app.db.get().await?;
-    model::partitions::create(&mut conn, now, model::partitions::days(app.config.messaging.retention_days)).await?;
+    model::partitions::Partitions::default().ensure(&mut conn, now, app.config.messaging.retention_days).await?;
     conn.transaction(async |conn| {
         conversation.insert(conn, members).await?;
         model::NewMessage::insert_batch(conn, &batch, now).await

@@ -57,7 +57,7 @@ impl MessagingService {
 
     /// Tells the watchers of a conversation a value.
     async fn tell(&self, id: Uuid, value: Event) {
-        self.sequences().announce(vec![(id, SubscribeResponse { seq: 0, event: Some(value) })]).await;
+        self.sequences().tell_value(id, SubscribeResponse { seq: 0, event: Some(value) }).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -13,13 +14,14 @@ use super::changes::joined_event;
 use super::committer::Committer;
 use super::heads::Heads;
 use super::live::{Live, Reader};
+use super::model::partitions::Partitions;
 use super::model::{self, DIRECT, GROUP, NewMessage, Place, Visible};
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
 use crate::kernel::account_events;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
-use crate::kernel::db::Conn;
+use crate::kernel::db::{Conn, PooledConn};
 use crate::kernel::error::{Error, Violation};
 use crate::kernel::sequence::Sequences;
 use crate::kernel::{pages, wire};
@@ -47,14 +49,16 @@ pub struct MessagingService {
     committer: Committer,
     live: Live,
     heads: Arc<Heads>,
+    partitions: Arc<Partitions>,
 }
 
 impl MessagingService {
     /// Starts the write path and the live one.
     pub fn start(app: App) -> Self {
         let (live, heads) = (Live::start(&app), Heads::start(&app));
-        let committer = Committer::start(&app, &live.sequences, &heads);
-        Self { committer, live, heads, app }
+        let partitions = Arc::default();
+        let committer = Committer::start(&app, &live.sequences, &heads, &partitions);
+        Self { committer, live, heads, partitions, app }
     }
 
     /// How far conversations have got, for account streams.
@@ -81,6 +85,13 @@ impl MessagingService {
     /// What happens in conversations.
     pub(super) fn sequences(&self) -> &Sequences<SubscribeResponse> {
         &self.live.sequences
+    }
+
+    /// A connection for writing events of conversations now.
+    pub(super) async fn writer(&self, now: DateTime<Utc>) -> Result<PooledConn<'_>, Error> {
+        let mut conn = self.app.db.get().await?;
+        self.partitions.ensure(&mut conn, now, self.app.config.messaging.retention_days).await?;
+        Ok(conn)
     }
 
     pub(super) fn committer(&self) -> &Committer {

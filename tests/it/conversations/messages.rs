@@ -108,7 +108,7 @@ async fn what_is_deleted_for_all_leaves_its_place_and_nothing_else() {
         assert!(left["reactions"].as_array().is_none_or(Vec::is_empty), "{left}");
     }
     assert_eq!(world.count("message_edits").await + world.count("message_reactions").await, 0);
-    patch(&bob, &node, &message(&id, 1), json!({ "text": "x" })).await.refused(410, "RESOURCE_DELETED", 3005);
+    patch(&bob, &node, &message(&id, 1), json!({ "text": "x" })).await.refused(404, "RESOURCE_DELETED", 3004);
     not_found(&react(&node, &cat, &id, 1, "👍").await);
     // Sent again, it is the message that was deleted.
     let again = bob.post(&node, &path(&id, "/messages"), json!({ "clientMessageId": "one", "text": "one" })).await;
@@ -228,7 +228,7 @@ async fn messages_disappear_when_their_time_is_over() {
     let gone = bob.get(&node, &message(&id, 3)).await.ok();
     assert!(gone["deletedAt"].is_string(), "{gone}");
     assert_eq!(bob.get(&node, &path(&id, "")).await.ok()["lastMessage"], Value::Null);
-    patch(&ann, &node, &message(&id, 3), json!({ "text": "x" })).await.refused(410, "RESOURCE_DELETED", 3005);
+    patch(&ann, &node, &message(&id, 3), json!({ "text": "x" })).await.refused(404, "RESOURCE_DELETED", 3004);
 }
 
 #[tokio::test(flavor = "multi_thread")]
