@@ -19,6 +19,7 @@ ON_SHARED_SERVER = [
     "two_factor_client",
     "privacy_client",
     "keys_client",
+    "conversations_client",
     "reflection_client",
     "openapi_client",
     "websocket_client",
