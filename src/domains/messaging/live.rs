@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::encryption::Viewer;
 use super::model::{self, Visible};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
@@ -10,8 +11,24 @@ use crate::kernel::error::{Error, Reason};
 use crate::kernel::sequence::{self, Event, Sequences};
 use crate::proto::rialto::messaging::v1::SubscribeResponse;
 
-/// One reader of one conversation.
-pub type Reader = sequence::Reader<SubscribeResponse>;
+/// One reader of one conversation, who gets what is for it.
+pub struct Reader {
+    events: sequence::Reader<SubscribeResponse>,
+    viewer: Viewer,
+}
+
+impl Reader {
+    /// The number of the last event that the reader has.
+    pub fn seq(&self) -> i64 {
+        self.events.seq()
+    }
+
+    /// The next events, at least one, when there are some.
+    pub async fn next(&mut self) -> Result<impl Iterator<Item = SubscribeResponse> + Send + use<'_>, Error> {
+        let Self { events, viewer } = self;
+        Ok(events.next().await?.into_iter().map(|event| viewer.narrow_event(event)))
+    }
+}
 
 /// The conversations that are watched on this node.
 #[derive(Clone)]
@@ -28,10 +45,16 @@ impl Live {
     }
 
     /// A reader that begins after `after_seq`, or with what happens from now on.
-    pub async fn reader(&self, caller: &Caller, id: Uuid, after_seq: Option<i64>) -> Result<Reader, Error> {
+    pub async fn reader(
+        &self,
+        caller: &Caller,
+        viewer: Viewer,
+        id: Uuid,
+        after_seq: Option<i64>,
+    ) -> Result<Reader, Error> {
         // Before the topic is made: whoever is no member leaves no trace.
         model::Conversation::of_member(&mut *self.app.db.get().await?, id, Visible::to(caller)?).await?;
-        self.sequences.reader(id, after_seq).await
+        Ok(Reader { events: self.sequences.reader(id, after_seq).await?, viewer })
     }
 }
 
