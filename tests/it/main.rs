@@ -24,6 +24,7 @@ mod limits;
 mod live;
 mod mail;
 mod messaging;
+mod messaging_encrypted;
 mod nodes;
 mod passkeys;
 mod privacy;
