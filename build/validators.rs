@@ -54,10 +54,19 @@ fn validator(source: &mut String, pool: &DescriptorPool, message: &MessageDescri
 /// Checks of a field that is not in a oneof. `access` is the Rust expression of the field.
 fn field_checks(body: &mut String, pool: &DescriptorPool, field: &FieldDescriptor, access: &str) -> Result<()> {
     let rules = rules(pool, field)?;
-    if field.is_map() {
-        bail!("validation of maps is not implemented: add it to build/validators.rs");
-    }
     let name = field.name();
+    if field.is_map() {
+        ensure!(
+            rules.is_none() && is_map_of_text(field),
+            "rules of maps, and maps of anything but text, are not implemented: add them to build/validators.rs"
+        );
+        writeln!(
+            body,
+            "        for (key, value) in &{access} {{ \
+                 out.no_nul(Field({name:?}), key); out.no_nul(Field({name:?}), value); }}"
+        )?;
+        return Ok(());
+    }
     if field.is_list() {
         list_checks(body, field, access, rules.as_ref())?;
     } else if let Kind::Message(inner) = field.kind() {
@@ -188,6 +197,9 @@ fn value_checks(field: &FieldDescriptor, rules: Option<&DynamicMessage>, name: &
                 format!("out.{}({name}, value); ", rule.name())
             }
             ("bytes", "len") => format!("out.len({name}, value, {}); ", number(value)?),
+            ("bytes", "min_len" | "max_len") => {
+                format!("out.{}_bytes({name}, value, {}); ", rule.name(), number(value)?)
+            }
             ("int32" | "int64" | "uint32", rule @ ("gte" | "lte")) => {
                 format!("out.{rule}({name}, i64::from(value), {}); ", number(value)?)
             }
@@ -263,6 +275,11 @@ fn is_secret(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<bool> {
 
 fn real_oneof(field: &FieldDescriptor) -> Option<OneofDescriptor> {
     field.containing_oneof().filter(|oneof| !oneof.is_synthetic() && field.cardinality() != Cardinality::Repeated)
+}
+
+fn is_map_of_text(field: &FieldDescriptor) -> bool {
+    let Kind::Message(entry) = field.kind() else { return false };
+    entry.fields().all(|side| matches!(side.kind(), Kind::String))
 }
 
 fn is_ours(message: &MessageDescriptor) -> bool {

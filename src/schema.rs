@@ -109,10 +109,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    direct_conversations (low, high) {
+    direct_conversations (low, high, encrypted) {
         low -> Uuid,
         high -> Uuid,
         conversation_id -> Uuid,
+        encrypted -> Bool,
     }
 }
 
@@ -130,6 +131,7 @@ diesel::table! {
         edited_at -> Nullable<Timestamptz>,
         deleted_at -> Nullable<Timestamptz>,
         expires_at -> Nullable<Timestamptz>,
+        ciphertext -> Nullable<Binary>,
     }
 }
 

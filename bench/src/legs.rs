@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use futures_util::future::try_join_all;
 use rialto::proto::rialto::auth::v1::GetMeRequest;
 use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
-use rialto::proto::rialto::messaging::v1::SendMessageRequest;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use rialto::proto::rialto::messaging::v1::{SendMessageRequest, send_message_request};
 
 use crate::Flags;
 use crate::argon2;
@@ -178,7 +178,7 @@ impl<'a> Load<'a> {
                 let request = SendMessageRequest {
                     conversation_id: self.world.conversations[index].clone(),
                     client_message_id: format!("{run:04}-{sender:04}-{count:026}"),
-                    text: TEXT.to_owned(),
+                    content: Some(send_message_request::Content::Text(TEXT.to_owned())),
                     ..Default::default()
                 };
                 Ok(client.send_message(self.account(index).request(request)).await.map(drop)?)

@@ -269,7 +269,7 @@ pub async fn start_conversation(
     others: &[&Account],
 ) -> Result<String> {
     let member_ids = others.iter().map(|other| other.id.clone()).collect();
-    let request = CreateConversationRequest { title: String::new(), member_ids, ..Default::default() };
+    let request = CreateConversationRequest { member_ids, ..Default::default() };
     let response = messaging.create_conversation(account.request(request)).await?;
     Ok(response.into_inner().conversation.context("a conversation without a conversation")?.id)
 }

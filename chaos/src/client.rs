@@ -9,7 +9,9 @@ use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
-use rialto::proto::rialto::messaging::v1::{ListMessagesRequest, Message, SendMessageRequest};
+use rialto::proto::rialto::messaging::v1::{
+    ListMessagesRequest, Message, SendMessageRequest, message, send_message_request,
+};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -88,7 +90,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A message as a client sees it.
 pub fn entry(message: &Message) -> Entry {
-    let rest = [&message.id, &message.conversation_id, &message.sender_id, &message.text].map(String::as_str);
+    let text = match &message.content {
+        Some(message::Content::Text(text)) => text.as_str(),
+        _ => "no text",
+    };
+    let rest = [message.id.as_str(), &message.conversation_id, &message.sender_id, text];
     Entry::new(message.seq, &message.client_message_id, &rest)
 }
 
@@ -136,10 +142,12 @@ impl Client {
                 break;
             }
             let label = Label { sender: u32::try_from(self.index)?, number };
+            let text = format!("message {label}, {}", "…".repeat(self.rng.random_range(0..200)));
             let request = SendMessageRequest {
                 conversation_id: self.id().to_owned(),
                 client_message_id: label.to_string(),
-                text: format!("message {label}, {}", "…".repeat(self.rng.random_range(0..200))),
+                content: Some(send_message_request::Content::Text(text)),
+                ..Default::default()
             };
             let place = {
                 let mut history = self.notes.history(self.conversation);

@@ -7,7 +7,8 @@ use rialto::proto::rialto::messaging::v1::connect_request::Command;
 use rialto::proto::rialto::messaging::v1::connect_response::Response;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
 use rialto::proto::rialto::messaging::v1::{
-    ConnectRequest, ConnectResponse, Message, SubscribeRequest, SubscribeResponse, subscribe_response,
+    ConnectRequest, ConnectResponse, Message, SubscribeRequest, SubscribeResponse, message as contract,
+    subscribe_response,
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -49,7 +50,7 @@ pub enum Stream {
 impl Stream {
     /// Opens one that begins after `seq`, on a connection of its own.
     pub async fn open(way: Way, cable: &Cable, account: &Account, id: &str, seq: i64) -> Result<Self> {
-        let subscribe = SubscribeRequest { conversation_id: id.to_owned(), after_seq: Some(seq) };
+        let subscribe = SubscribeRequest { conversation_id: id.to_owned(), after_seq: Some(seq), ..Default::default() };
         if let Way::Events = way {
             return Self::open_events(cable, account, id, seq).await;
         }
@@ -136,7 +137,7 @@ fn event_message(event: &str) -> Result<Option<Message>> {
         seq: text("seq").parse()?,
         sender_id: text("senderId"),
         client_message_id: text("clientMessageId"),
-        text: text("text"),
+        content: Some(contract::Content::Text(text("text"))),
         ..Message::default()
     }))
 }

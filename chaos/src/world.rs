@@ -214,7 +214,7 @@ async fn conversation(
 ) -> Result<Conversation> {
     let (first, others) = members.split_first().context("a conversation without members")?;
     let member_ids = others.iter().map(|index| accounts[*index].id.clone()).collect();
-    let request = CreateConversationRequest { title: String::new(), member_ids, ..Default::default() };
+    let request = CreateConversationRequest { member_ids, ..Default::default() };
     let response = messaging.create_conversation(accounts[*first].request(request)).await?;
     let id = response.into_inner().conversation.context("a conversation without a conversation")?.id;
     Ok(Conversation { id, members })

@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use crate::kernel::bus::Bus;
 
-/// How many events a topic keeps.
+/// How many events a topic keeps, and how many bytes they have, encoded. The newest is kept in any case.
 const KEPT: usize = 256;
+const KEPT_BYTES: usize = 4 << 20;
 
 /// The topics that have readers on this node.
 pub struct Hub<E> {
@@ -54,10 +55,12 @@ pub struct Topic<E> {
 struct Ring<E> {
     /// The number of the newest event kept.
     last: i64,
-    events: VecDeque<E>,
+    /// With the bytes of each.
+    events: VecDeque<(usize, E)>,
+    bytes: usize,
 }
 
-impl<E: Clone + Send + 'static> Hub<E> {
+impl<E: prost::Message + Clone + 'static> Hub<E> {
     /// A hub whose events travel between nodes on `<channel>:<topic>`.
     pub fn new(bus: Arc<Bus>, channel: &'static str, decode: fn(Bytes) -> Option<(Place, E)>) -> Arc<Self> {
         Arc::new(Self { bus, channel, topics: Mutex::default(), decode })
@@ -73,7 +76,7 @@ impl<E: Clone + Send + 'static> Hub<E> {
                     id,
                     hub: Arc::downgrade(self),
                     subscribed: OnceCell::new(),
-                    ring: Mutex::new(Ring { last: 0, events: VecDeque::new() }),
+                    ring: Mutex::new(Ring { last: 0, events: VecDeque::new(), bytes: 0 }),
                     head: watch::channel(0).0,
                     values: Mutex::default(),
                     changes: watch::channel(0).0,
@@ -137,7 +140,7 @@ pub enum Ready<E> {
     Nothing,
 }
 
-impl<E: Clone> Topic<E> {
+impl<E: prost::Message + Clone> Topic<E> {
     /// Wakes a reader when the head moves.
     pub fn head(&self) -> watch::Receiver<i64> {
         self.head.subscribe()
@@ -152,7 +155,9 @@ impl<E: Clone> Topic<E> {
         let kept = i64::try_from(ring.events.len()).unwrap_or(i64::MAX);
         let first = ring.last - kept + 1;
         match usize::try_from(seq + 1 - first) {
-            Ok(skip) if ring.last > seq => Ready::Events(ring.events.iter().skip(skip).take(max).cloned().collect()),
+            Ok(skip) if ring.last > seq => {
+                Ready::Events(ring.events.iter().skip(skip).take(max).map(|(_, event)| event.clone()).collect())
+            }
             _ => Ready::InDatabase,
         }
     }
@@ -200,11 +205,17 @@ impl<E: Clone> Topic<E> {
             if seq != ring.last + 1 {
                 // What is between was committed elsewhere and has not arrived. Readers get it from Postgres.
                 ring.events.clear();
-            } else if ring.events.len() == KEPT {
-                ring.events.pop_front();
+                ring.bytes = 0;
             }
+            let bytes = event.encoded_len();
             ring.last = seq;
-            ring.events.push_back(event);
+            ring.bytes += bytes;
+            ring.events.push_back((bytes, event));
+            while ring.events.len() > KEPT || (ring.bytes > KEPT_BYTES && ring.events.len() > 1) {
+                if let Some((gone, _)) = ring.events.pop_front() {
+                    ring.bytes -= gone;
+                }
+            }
         }
         self.advance(seq);
     }

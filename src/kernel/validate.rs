@@ -106,6 +106,17 @@ impl Violations {
         self.check(at, value.len() == len, || format!("must have exactly {len} bytes"));
     }
 
+    fn min_len_bytes(&mut self, at: Segment, value: &[u8], min: usize) {
+        self.check(at, value.len() >= min, || match min {
+            1 => "must not be empty".into(),
+            _ => format!("must have at least {min} bytes"),
+        });
+    }
+
+    fn max_len_bytes(&mut self, at: Segment, value: &[u8], max: usize) {
+        self.check(at, value.len() <= max, || format!("must have at most {max} bytes"));
+    }
+
     fn email(&mut self, at: Segment, value: &str) {
         self.check(at, is_email(value), || "must be an e-mail address".into());
     }
@@ -157,6 +168,7 @@ mod tests {
     use crate::proto::rialto::auth::v1::RegisterRequest;
     use crate::proto::rialto::messaging::v1::{
         ConnectRequest, CreateConversationRequest, SendMessageRequest, SubscribeRequest, connect_request,
+        send_message_request,
     };
 
     fn faults(message: &impl Validate) -> Vec<String> {
@@ -180,14 +192,13 @@ mod tests {
 
     #[test]
     fn items_and_nested_messages_are_named_by_their_path() {
-        let request =
-            CreateConversationRequest { title: String::new(), member_ids: vec!["x".into()], ..Default::default() };
+        let request = CreateConversationRequest { member_ids: vec!["x".into()], ..Default::default() };
         assert_eq!(faults(&request), ["member_ids[0] must be a UUID"]);
 
         let send = SendMessageRequest {
             conversation_id: "x".into(),
             client_message_id: "1".into(),
-            text: "t".into(),
+            content: Some(send_message_request::Content::Text("t".into())),
             ..Default::default()
         };
         let command = Some(connect_request::Command::Send(send));
@@ -201,8 +212,8 @@ mod tests {
             RegisterRequest { email: "a@b.c".into(), password: "ääääääää".into(), display_name: "x".into() };
         assert!(faults(&eight).is_empty());
         let id = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
-        assert!(faults(&SubscribeRequest { conversation_id: id.clone(), after_seq: None }).is_empty());
-        let negative = SubscribeRequest { conversation_id: id, after_seq: Some(-1) };
+        assert!(faults(&SubscribeRequest { conversation_id: id.clone(), ..Default::default() }).is_empty());
+        let negative = SubscribeRequest { conversation_id: id, after_seq: Some(-1), ..Default::default() };
         assert_eq!(faults(&negative), ["after_seq must be at least 0"]);
     }
 

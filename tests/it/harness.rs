@@ -12,6 +12,7 @@ use rialto::kernel::rng::Rng;
 use rialto::kernel::secret::Secret;
 use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use rialto::proto::rialto::messaging::v1::{Message, SendMessageRequest, message, send_message_request};
 use rialto::proto::rialto::roles::v1::role_service_client::RoleServiceClient;
 use rialto::proto::rialto::users::v1::user_service_client::UserServiceClient;
 use rialto::server::Server;
@@ -327,6 +328,25 @@ impl User {
         let path = format!("/v1/conversations/{conversation}/messages");
         let sent = self.post(node, &path, json!({ "client_message_id": text, "text": text })).await.ok();
         number(&sent["seq"])
+    }
+}
+
+/// A message of text, to be sent.
+pub fn message(conversation: &str, client_message_id: &str, text: &str) -> SendMessageRequest {
+    SendMessageRequest {
+        conversation_id: conversation.into(),
+        client_message_id: client_message_id.into(),
+        content: Some(send_message_request::Content::Text(text.into())),
+        ..Default::default()
+    }
+}
+
+/// The text of a message that has one.
+#[track_caller]
+pub fn text_of(message: &Message) -> &str {
+    match &message.content {
+        Some(message::Content::Text(text)) => text,
+        other => panic!("no text: {other:?}"),
     }
 }
 

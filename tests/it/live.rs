@@ -4,24 +4,23 @@ use rialto::proto::rialto::error::v1::Reason;
 use rialto::proto::rialto::messaging::v1::connect_request::Command;
 use rialto::proto::rialto::messaging::v1::connect_response::Response;
 use rialto::proto::rialto::messaging::v1::{
-    ConnectRequest, ConnectResponse, SendMessageRequest, SubscribeRequest, SubscribeResponse, Unsubscribe,
-    subscribe_response,
+    ConnectRequest, ConnectResponse, SubscribeRequest, SubscribeResponse, Unsubscribe, subscribe_response,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
-use crate::harness::{Events, Node, User, World, number, refusal, soon};
+use crate::harness::{Events, Node, User, World, message, number, refusal, soon, text_of};
 
 pub fn text(response: SubscribeResponse) -> (i64, String) {
     let Some(subscribe_response::Event::Message(message)) = response.event else { panic!("no message") };
     assert_eq!(response.seq, message.seq);
-    (message.seq, message.text)
+    (message.seq, text_of(&message).to_owned())
 }
 
 pub async fn subscribe(node: &Node, user: &User, id: &str, after_seq: Option<i64>) -> Streaming<SubscribeResponse> {
-    let request = SubscribeRequest { conversation_id: id.into(), after_seq };
+    let request = SubscribeRequest { conversation_id: id.into(), after_seq, ..Default::default() };
     user.messaging(node).subscribe(request).await.unwrap().into_inner()
 }
 
@@ -53,12 +52,7 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed_and_then_what_happ
     // More than a topic keeps, so that the rest comes from Postgres.
     let mut sender = ann.messaging(&node);
     for i in 1..=400 {
-        let request = SendMessageRequest {
-            conversation_id: id.clone(),
-            client_message_id: i.to_string(),
-            text: format!("m{i}"),
-            ..Default::default()
-        };
+        let request = message(&id, &i.to_string(), &format!("m{i}"));
         sender.send_message(request).await.unwrap();
     }
     let mut grpc = subscribe(&node, &bob, &id, Some(3)).await;
@@ -86,12 +80,7 @@ async fn a_reader_that_comes_in_while_others_write_misses_nothing_and_sees_nothi
         let (mut client, id) = (ann.messaging(&node), id.clone());
         tokio::spawn(async move {
             for i in 1..=300 {
-                let request = SendMessageRequest {
-                    conversation_id: id.clone(),
-                    client_message_id: i.to_string(),
-                    text: format!("m{i}"),
-                    ..Default::default()
-                };
+                let request = message(&id, &i.to_string(), &format!("m{i}"));
                 client.send_message(request).await.unwrap();
             }
         })
@@ -124,12 +113,7 @@ async fn a_reader_that_does_not_read_delays_nobody_and_gets_everything_later() {
     // 4 MB: more than all buffers between the server and the slow reader hold.
     let filler = "x".repeat(10_000);
     for i in 1..=400 {
-        let request = SendMessageRequest {
-            conversation_id: id.clone(),
-            client_message_id: i.to_string(),
-            text: filler.clone(),
-            ..Default::default()
-        };
+        let request = message(&id, &i.to_string(), &filler);
         client.send_message(request).await.unwrap();
         assert_eq!(text(soon(quick.message()).await.unwrap().unwrap()).0, i);
     }
@@ -144,7 +128,7 @@ async fn a_number_that_was_never_given_is_refused() {
     let node = world.node().await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     let id = ann.conversation(&node, &[&bob]).await;
-    let request = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(1) };
+    let request = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(1), ..Default::default() };
     let refused = refusal(ann.messaging(&node).subscribe(request).await);
     assert_eq!(refused, (Code::InvalidArgument, "VALIDATION_ERROR".into()));
     let answer = ann.get(&node, &format!("/v1/conversations/{id}/events?after_seq=1")).await;
@@ -193,16 +177,11 @@ impl Duplex {
 }
 
 fn send(id: &str, text: &str) -> Command {
-    Command::Send(SendMessageRequest {
-        conversation_id: id.into(),
-        client_message_id: text.into(),
-        text: text.into(),
-        ..Default::default()
-    })
+    Command::Send(message(id, text, text))
 }
 
 fn watch(id: &str, after_seq: Option<i64>) -> Command {
-    Command::Subscribe(SubscribeRequest { conversation_id: id.into(), after_seq })
+    Command::Subscribe(SubscribeRequest { conversation_id: id.into(), after_seq, ..Default::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ mod limits;
 mod live;
 mod mail;
 mod messaging;
+mod messaging_encrypted;
 mod nodes;
 mod passkeys;
 mod privacy;

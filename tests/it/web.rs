@@ -5,8 +5,8 @@ use hyper_util::rt::TokioExecutor;
 use reqwest::Method;
 use rialto::proto::rialto::auth::v1::auth_service_client::AuthServiceClient;
 use rialto::proto::rialto::auth::v1::{GetMeRequest, LoginRequest, RegisterRequest};
+use rialto::proto::rialto::messaging::v1::SubscribeRequest;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
-use rialto::proto::rialto::messaging::v1::{SendMessageRequest, SubscribeRequest};
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic_web::GrpcWebClientLayer;
@@ -38,14 +38,9 @@ async fn a_browser_registers_chats_and_watches_over_grpc_web() {
     let bob = node.user("bob").await;
     let id = bob.conversation(&node, &[&crate::harness::User { id: me.id, ..bob.clone() }]).await;
     let mut messaging = MessagingServiceClient::with_origin(InterceptedService::new(web, bearer), origin);
-    let subscribe = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(0) };
+    let subscribe = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(0), ..Default::default() };
     let mut events = messaging.subscribe(subscribe).await.unwrap().into_inner();
-    let send = SendMessageRequest {
-        conversation_id: id,
-        client_message_id: "1".into(),
-        text: "hi".into(),
-        ..Default::default()
-    };
+    let send = crate::harness::message(&id, "1", "hi");
     messaging.send_message(send).await.unwrap();
     assert_eq!(soon(events.message()).await.unwrap().unwrap().seq, 1);
 }

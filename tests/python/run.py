@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 # How long a script may take, in seconds. Nothing comes near it but a hang.
 LIMIT = 120
 # Those that can share a server. crash_client and account_client start their own, to kill it, identity_client one that asks
-# more of accounts, webhook_client one that calls it; envoy_client starts gateways.
+# more of accounts, webhook_client one that calls it, e2ee_client one that it searches; envoy_client starts gateways.
 ON_SHARED_SERVER = [
     "stubs_client",
     "two_factor_client",
@@ -24,7 +24,8 @@ ON_SHARED_SERVER = [
     "openapi_client",
     "websocket_client",
 ]
-SCRIPTS = [*ON_SHARED_SERVER, "identity_client", "crash_client", "account_client", "webhook_client", "envoy_client"]
+ON_THEIR_OWN = ["identity_client", "crash_client", "account_client", "webhook_client", "e2ee_client", "envoy_client"]
+SCRIPTS = [*ON_SHARED_SERVER, *ON_THEIR_OWN]
 
 
 def run(script: str, temporary: Path, server: Rialto | None) -> tuple[int, int]:

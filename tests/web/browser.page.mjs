@@ -40,7 +40,7 @@ export async function conversation(baseUrl) {
   const connect = transport("Connect JSON", baseUrl);
   const [ann, bob] = [await contract.join(connect, "Ann"), await contract.join(connect, "Bob")];
   const { conversation } = await ann.messaging.createConversation({ memberIds: [bob.id] });
-  const send = (text) => ann.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: crypto.randomUUID(), text });
+  const send = (text) => ann.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: crypto.randomUUID(), content: { case: "text", value: text } });
   return { ann, bob, id: conversation.id, send };
 }
 
@@ -72,7 +72,7 @@ export async function grpcWebLibrary(format, baseUrl) {
     const stream = watch({ conversationId: id, afterSeq: 0n });
     stream.on("error", reject);
     stream.on("data", ({ event }) => {
-      seen.push(event.value.text);
+      seen.push(event.value.content.value);
       if (seen.length === 1) send("2");
       if (seen.length === 2) {
         stream.cancel();

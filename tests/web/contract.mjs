@@ -73,7 +73,7 @@ export async function unaryAndWatch(contract, transport) {
   equal(methods, [true], "headers");
   const { conversation } = await ann.messaging.createConversation({ title: "Unicode: ✓ 𝄞", memberIds: [bob.id] });
   equal(conversation.title, "Unicode: ✓ 𝄞");
-  const send = (text) => ann.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: crypto.randomUUID(), text });
+  const send = (text) => ann.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: crypto.randomUUID(), content: { case: "text", value: text } });
   equal(String((await send("1")).message.seq), "1");
   await send("2");
 
@@ -82,7 +82,7 @@ export async function unaryAndWatch(contract, transport) {
   const watch = bob.messaging.subscribe({ conversationId: conversation.id, afterSeq: 0n }, { signal: leave.signal });
   const left = refused((async () => {
     for await (const { seq, event } of watch) {
-      seen.push(`${seq} ${event.value.text}`);
+      seen.push(`${seq} ${event.value.content.value}`);
       // What was missed, then what happens.
       if (seen.length === 2) await send("3");
       if (seen.length === 3) leave.abort();

@@ -35,10 +35,10 @@ export async function run(world) {
     } else if (connect) {
       await world.check(`${name}: one side talks after the other`, async () => {
         const text = `half duplex over ${name}`;
-        const value = { conversationId: conversation.id, clientMessageId: crypto.randomUUID(), text };
+        const value = { conversationId: conversation.id, clientMessageId: crypto.randomUUID(), content: { case: "text", value: text } };
         const commands = async function* () { yield { commandId: 7n, command: { case: "send", value } }; };
         for await (const { commandId, response } of ann.messaging.connect(commands())) {
-          equal([String(commandId), response.case, response.value.message.text], ["7", "sent", text]);
+          equal([String(commandId), response.case, response.value.message.content.value], ["7", "sent", text]);
           break;
         }
       });
@@ -99,14 +99,14 @@ async function talk(ann, bob, conversation) {
   const subscribed = await answer();
   equal([String(subscribed.commandId), subscribed.response.case], ["1", "subscribed"]);
   for (const id of ["2", "3"]) {
-    push({ commandId: BigInt(id), command: { case: "send", value: { conversationId: conversation.id, clientMessageId: crypto.randomUUID(), text: id } } });
+    push({ commandId: BigInt(id), command: { case: "send", value: { conversationId: conversation.id, clientMessageId: crypto.randomUUID(), content: { case: "text", value: id } } } });
     const answers = [await answer(), await answer()].map(({ response }) => response.case).sort();
     equal(answers, ["event", "sent"]);
   }
   // What somebody else says comes too, also when this side has nothing more to say.
   push(undefined);
-  await bob.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: crypto.randomUUID(), text: "from Bob" });
-  equal((await answer()).response.value.event.event.value.text, "from Bob");
+  await bob.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: crypto.randomUUID(), content: { case: "text", value: "from Bob" } });
+  equal((await answer()).response.value.event.event.value.content.value, "from Bob");
   leave.abort();
   await refused(stream.next(), Code.Canceled);
 }

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rialto::proto::rialto::messaging::v1::SendMessageRequest;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
+use rialto::proto::rialto::messaging::v1::{SendMessageRequest, send_message_request};
 use serde_json::json;
 
 use super::socketio::Socket;
@@ -162,7 +162,7 @@ impl Bench {
                 let request = SendMessageRequest {
                     conversation_id: conversations[index].clone(),
                     client_message_id: format!("{run:04}-{sender:04}-{count:026}"),
-                    text: TEXT.to_owned(),
+                    content: Some(send_message_request::Content::Text(TEXT.to_owned())),
                     ..Default::default()
                 };
                 // Everybody is in the hot one, two are in each of the others.

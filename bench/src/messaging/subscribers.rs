@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use rialto::kernel::rng::Rng;
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
-use rialto::proto::rialto::messaging::v1::{SendMessageRequest, SubscribeRequest};
+use rialto::proto::rialto::messaging::v1::{SendMessageRequest, SubscribeRequest, send_message_request};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -151,7 +151,7 @@ impl Room<'_> {
                     Some(connection) => connection,
                     None => Http2::connect(address).await?,
                 };
-                let request = SubscribeRequest { conversation_id: conversation.to_owned(), after_seq: None };
+                let request = SubscribeRequest { conversation_id: conversation.to_owned(), ..Default::default() };
                 let request = accounts[index % accounts.len()].request(Bytes::from(request.encode_to_vec()));
                 let mut client = Grpc::with_origin(connection.clone(), connection.origin.clone());
                 client.ready().await.context("the connection ended")?;
@@ -203,7 +203,7 @@ impl Writer {
                 let request = SendMessageRequest {
                     conversation_id: conversation.clone(),
                     client_message_id: id,
-                    text,
+                    content: Some(send_message_request::Content::Text(text)),
                     ..Default::default()
                 };
                 client.send_message(account.request(request)).await?;

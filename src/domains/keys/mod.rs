@@ -3,13 +3,14 @@
 //! Promises: a device is in the directory only with a signature of its account's key, and a prekey that is to be trusted only
 //! with one of its device; a one-time prekey is handed out once, whoever asks at the same time; keys with which nothing would
 //! be secret are refused; nobody learns of devices of somebody whom they may not write to; nobody drains another's prekeys.
-//! What the server can't promise is in `docs/e2ee.md`.
+//! What the server can't promise is in `docs/e2ee.md`. An account is told of its own devices that come and go, on its stream.
 //!
 //! Others may call: [`devices_of`] (`messaging`: for which devices a message has to be encrypted). The service calls
 //! `messaging` and `users`; what they call is below it, so that the domains stay without a circle.
 
 mod claim;
 mod curve;
+mod events;
 mod model;
 mod personal_data;
 mod publish;

@@ -5,6 +5,7 @@ mod prekey;
 use chrono::{DateTime, NaiveTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -34,10 +35,12 @@ impl AccountKey {
         Ok(())
     }
 
-    /// Takes it away, and the devices with it.
-    pub async fn delete(conn: &mut Conn, account_id: Uuid) -> Result<(), Error> {
+    /// Takes it away, and the devices with it, of which it returns account and id.
+    pub async fn delete(conn: &mut Conn, account_id: Uuid) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        let devices = diesel::delete(devices::table.filter(devices::account_id.eq(account_id)));
+        let removed = devices.returning((devices::account_id, devices::device_id)).load(conn).await?;
         diesel::delete(account_keys::table.find(account_id)).execute(conn).await?;
-        Ok(())
+        Ok(removed)
     }
 }
 
@@ -56,6 +59,15 @@ pub struct Device {
     pub created_at: DateTime<Utc>,
     /// See [`day`].
     pub last_seen_at: DateTime<Utc>,
+}
+
+/// A device that was not seen for long.
+#[derive(QueryableByName)]
+struct Stale {
+    #[diesel(sql_type = SqlUuid)]
+    account_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    device_id: Uuid,
 }
 
 /// The day of a moment: of when a device was seen, nobody needs to know more.
@@ -145,9 +157,24 @@ impl Device {
         Ok(diesel::delete(devices::table.find((account_id, device_id))).execute(conn).await? == 1)
     }
 
-    /// Deletes those that were last seen before then; returns whose they were, once for each.
-    pub async fn delete_stale(conn: &mut Conn, before: DateTime<Utc>) -> Result<Vec<Uuid>, Error> {
-        let stale = diesel::delete(devices::table.filter(devices::last_seen_at.lt(before)));
-        Ok(stale.returning(devices::account_id).load(conn).await?)
+    /// Deletes some of those that were last seen before then, as far as nobody else does just now; returns account and device.
+    pub async fn delete_stale(
+        conn: &mut Conn,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        let stale = diesel::sql_query(
+            "DELETE FROM devices USING ( \
+                 SELECT account_id, device_id FROM devices WHERE last_seen_at < $1 \
+                 ORDER BY last_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED) stale \
+             WHERE devices.account_id = stale.account_id AND devices.device_id = stale.device_id \
+             RETURNING devices.account_id, devices.device_id",
+        );
+        let stale = stale
+            .bind::<Timestamptz, _>(before)
+            .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
+            .load::<Stale>(conn)
+            .await?;
+        Ok(stale.into_iter().map(|row| (row.account_id, row.device_id)).collect())
     }
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::AsyncConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::heads::Heads;
-use super::model::NewMessage;
 use super::model::partitions::Partitions;
+use super::model::{Content, NewMessage};
+use super::wire;
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::sequence::Sequences;
@@ -22,6 +23,8 @@ use crate::proto::rialto::messaging::v1::{Message, SubscribeResponse};
 const LANES: usize = 2;
 /// Messages that wait in a lane; more are refused.
 const WAITING: usize = 2048;
+/// Bytes of ciphertext that wait in all lanes; more is refused. Text is small enough to be counted by messages.
+const WAITING_BYTES: usize = 32 << 20;
 /// Messages of one transaction.
 const BATCH: usize = 256;
 /// Messages on their way to the other nodes. More are not announced: the other nodes find them by themselves.
@@ -31,10 +34,13 @@ const ANNOUNCED: usize = 16_384;
 #[derive(Clone)]
 pub struct Committer {
     lanes: Arc<[mpsc::Sender<Pending>]>,
+    room: Arc<Semaphore>,
 }
 
 struct Pending {
     new: NewMessage,
+    /// For ciphertext; until it is answered.
+    room: Option<OwnedSemaphorePermit>,
     answer: oneshot::Sender<Result<Message, Error>>,
 }
 
@@ -64,17 +70,25 @@ impl Committer {
             tokio::spawn(lane.run(receiver));
             sender
         };
-        Self { lanes: (0..LANES).map(lane).collect() }
+        Self { lanes: (0..LANES).map(lane).collect(), room: Arc::new(Semaphore::new(WAITING_BYTES)) }
     }
 
     /// Takes a message, in order; the receiver gets it when it was committed.
     pub fn submit(&self, new: NewMessage) -> Result<oneshot::Receiver<Result<Message, Error>>, Error> {
         let lane = usize::try_from(new.conversation_id.as_u128() % LANES as u128).unwrap_or_default();
         let (answer, answered) = oneshot::channel();
-        self.lanes[lane].try_send(Pending { new, answer }).map_err(|_| {
+        let overloaded = || {
             Error::new(Reason::RateLimitExceeded, "too many messages wait to be written")
                 .retry_after(Duration::from_millis(500))
-        })?;
+        };
+        let room = match &new.content {
+            Content::Text(_) => None,
+            Content::Encrypted(encrypted) => {
+                let bytes = u32::try_from(encrypted.content.len()).unwrap_or(u32::MAX);
+                Some(Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| overloaded())?)
+            }
+        };
+        self.lanes[lane].try_send(Pending { new, room, answer }).map_err(|_| overloaded())?;
         Ok(answered)
     }
 
@@ -93,8 +107,9 @@ impl Lane {
     async fn run(mut self, mut waiting: mpsc::Receiver<Pending>) {
         let mut batch = Vec::with_capacity(BATCH);
         while waiting.recv_many(&mut batch, BATCH).await > 0 {
-            let (new, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|pending| (pending.new, pending.answer)).unzip();
-            for (result, answer) in self.commit(new).await.into_iter().zip(answers) {
+            let (new, answers): (Vec<_>, Vec<_>) =
+                batch.drain(..).map(|pending| (pending.new, (pending.answer, pending.room))).unzip();
+            for (result, (answer, _)) in self.commit(new).await.into_iter().zip(answers) {
                 // Who has gone away may send again and gets the same message.
                 let _ = answer.send(result);
             }
@@ -133,7 +148,7 @@ impl Lane {
                 // A full queue is no loss: the other nodes look at the heads by themselves.
                 let _ = self.announce.try_send((row.conversation_id, event));
             }
-            Ok(Message::from(&row))
+            Ok(wire::sent(row))
         });
         Ok(results.collect())
     }

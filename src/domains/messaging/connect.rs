@@ -175,5 +175,6 @@ fn failed(error: Error) -> Response {
         message: error.message.to_string(),
         field: error.violations.first().map(|violation| violation.field.clone()).unwrap_or_default(),
         retry_after_ms,
+        metadata: error.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
     })
 }

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::encryption::Viewer;
 use super::model::{self, Visible};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
@@ -16,13 +17,14 @@ use crate::proto::rialto::messaging::v1::subscribe_response::Event as Told;
 const RECEIPT: u8 = 0;
 const TYPING: u8 = 1;
 
-/// One reader of one conversation, as long as it is a member.
+/// One reader of one conversation, as long as it is a member, who gets what is for it.
 pub struct Reader {
     live: Live,
     caller: Caller,
     id: Uuid,
     events: sequence::Reader<SubscribeResponse>,
     has_left: bool,
+    viewer: Viewer,
 }
 
 /// The conversations that are watched on this node.
@@ -40,11 +42,17 @@ impl Live {
     }
 
     /// A reader that begins after `after_seq`, or with what happens from now on.
-    pub async fn reader(&self, caller: &Caller, id: Uuid, after_seq: Option<i64>) -> Result<Reader, Error> {
+    pub async fn reader(
+        &self,
+        caller: &Caller,
+        viewer: Viewer,
+        id: Uuid,
+        after_seq: Option<i64>,
+    ) -> Result<Reader, Error> {
         // Before the topic is made: whoever is no member leaves no trace.
         self.require_member(caller, id).await?;
         let events = self.sequences.reader(id, after_seq).await?;
-        Ok(Reader { live: self.clone(), caller: caller.clone(), id, events, has_left: false })
+        Ok(Reader { live: self.clone(), caller: caller.clone(), id, events, has_left: false, viewer })
     }
 
     async fn require_member(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
@@ -79,7 +87,7 @@ impl Reader {
                 checked => checked?,
             }
         }
-        Ok(events)
+        Ok(events.into_iter().map(|event| self.viewer.narrow_event(event)).collect())
     }
 }
 

@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::changes::Locked;
+use super::encryption::{self, Viewer};
 use super::model::{self, MEMBER, Reaction, Visible};
 use super::service::{MessagingService, with_reactions};
 use crate::kernel::caller::Caller;
@@ -29,11 +30,13 @@ const REACTIONS: usize = 50;
 impl MessagingService {
     async fn message(&self, caller: &Caller, request: &GetMessageRequest) -> Result<Message, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
+        let viewer = Viewer::of(caller, request.device_id.as_deref())?;
         let mut conn = self.app().db.get().await?;
         model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let row = model::Message::one(&mut conn, caller.account_id, id, request.seq, self.app().clock.now()).await?;
-        let row = row.ok_or_else(no_message)?;
-        let mut messages = with_reactions(&mut conn, caller, id, &[row]).await?;
+        let mut rows = [row.ok_or_else(no_message)?];
+        model::Message::read_ciphertexts(&mut conn, &mut rows, usize::MAX).await?;
+        let mut messages = with_reactions(&mut conn, &viewer, id, &rows).await?;
         messages.pop().ok_or_else(no_message)
     }
 
@@ -54,7 +57,10 @@ impl MessagingService {
     async fn edit(&self, caller: &Caller, request: EditMessageRequest) -> Result<Message, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let now = self.app().clock.now();
-        self.change(caller, id, async |conn, _: Locked| {
+        self.change(caller, id, async |conn, locked: Locked| {
+            if locked.conversation.encrypted {
+                return Err(encryption::required("text"));
+            }
             let row = model::Message::one(conn, caller.account_id, id, request.seq, now).await?;
             let mut row = row.filter(|row| row.sender_id == caller.account_id).ok_or_else(no_message)?;
             let mut details =
@@ -128,7 +134,10 @@ impl MessagingService {
             return Err(Error::invalid_field("emoji", "must be an emoji"));
         }
         let now = self.app().clock.now();
-        self.change(caller, id, async |conn, _: Locked| {
+        self.change(caller, id, async |conn, locked: Locked| {
+            if add && locked.conversation.encrypted {
+                return Err(encryption::required("emoji"));
+            }
             let row = model::Message::one(conn, caller.account_id, id, seq, now).await?;
             let row = row.filter(|row| row.deleted_at.is_none()).ok_or_else(no_message)?;
             let changed = if add {

@@ -9,6 +9,7 @@
 mod changes;
 mod committer;
 mod connect;
+mod encryption;
 mod groups;
 mod heads;
 mod live;
@@ -52,7 +53,7 @@ pub async fn seed_conversation(
             conversation_id: conversation.id,
             sender_id: members.get(*member).copied().unwrap_or(creator),
             client_message_id: format!("demo-{index}"),
-            text: (*text).to_owned(),
+            content: model::Content::Text((*text).to_owned()),
             details: None,
         });
     }

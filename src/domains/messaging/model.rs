@@ -7,9 +7,10 @@ mod link;
 mod message;
 pub mod partitions;
 mod reaction;
+mod recipients;
 
-pub use batch::NewMessage;
+pub use batch::{Content, Encrypted, NewMessage};
 pub use conversation::{ADMIN, Conversation, DIRECT, GROUP, MEMBER, Member, OWNER, Place, Visible};
 pub use link::JoinLink;
-pub use message::{From, Message};
+pub use message::{Ciphertext, From, Message};
 pub use reaction::Reaction;

@@ -23,9 +23,11 @@ pub const PERSONAL_DATA: Part = Part {
         },
         File {
             name: "messages.json",
-            description: "The messages of these conversations, yours (your id is in account.json) and those sent to you.",
-            query: "SELECT m.conversation_id, m.seq, m.id, m.sender_id, m.client_message_id, m.text, m.created_at, \
-                    m.edited_at, m.deleted_at \
+            description: "The messages of these conversations, yours (your id is in account.json) and those sent to you. Those that \
+                          are encrypted as the server has them (EncryptedContent in protobuf's encoding, in base64): only \
+                          your devices can read them.",
+            query: "SELECT m.conversation_id, m.seq, m.id, m.sender_id, m.client_message_id, m.text, \
+                    encode(m.ciphertext, 'base64') AS ciphertext, m.created_at, m.edited_at, m.deleted_at \
                     FROM conversation_members c JOIN messages m ON m.conversation_id = c.conversation_id \
                     AND (c.left_at IS NULL OR m.created_at <= c.left_at) \
                     WHERE c.account_id = $1 ORDER BY m.conversation_id, m.seq",
@@ -44,7 +46,8 @@ pub const PERSONAL_DATA: Part = Part {
              WHERE c.account_id = $1 AND NOT EXISTS (SELECT FROM conversation_members o \
                  WHERE o.conversation_id = c.conversation_id AND o.account_id <> $1) LIMIT 1000)",
         // The name that the client gave a message is unique for its sender; those of several erased senders might meet.
-        "UPDATE messages SET sender_id = '00000000-0000-0000-0000-000000000000', text = '', details = NULL, client_message_id = id::text \
+        "UPDATE messages SET sender_id = '00000000-0000-0000-0000-000000000000', text = '', details = NULL, ciphertext = NULL, \
+             client_message_id = id::text \
          WHERE (conversation_id, seq) IN ( \
              SELECT m.conversation_id, m.seq FROM conversation_members c \
              JOIN messages m ON m.conversation_id = c.conversation_id AND m.sender_id = $1 \

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::changes::joined_event;
 use super::committer::Committer;
+use super::encryption::{self, Viewer};
 use super::heads::Heads;
 use super::live::{Live, Reader};
 use super::model::partitions::Partitions;
-use super::model::{self, DIRECT, GROUP, NewMessage, Place, Visible};
+use super::model::{self, Content, DIRECT, GROUP, NewMessage, Place, Visible};
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
 use crate::kernel::account_events;
@@ -30,7 +31,7 @@ use crate::proto::rialto::messaging::v1::{
     ConnectRequest, ConnectResponse, Conversation, ConversationKind, CreateConversationRequest,
     CreateConversationResponse, GetConversationRequest, GetConversationResponse, ListConversationsRequest,
     ListConversationsResponse, ListMessagesRequest, ListMessagesResponse, Message, MessageDetails, SendMessageRequest,
-    SendMessageResponse, SubscribeRequest, SubscribeResponse,
+    SendMessageResponse, SubscribeRequest, SubscribeResponse, send_message_request,
 };
 
 /// The kinds of page tokens.
@@ -41,6 +42,9 @@ const MESSAGES_OLDEST_FIRST: u8 = 3;
 
 /// Events that wait for a stream's window. The rest waits in the topic or in Postgres.
 const STREAM_BUFFER: usize = 16;
+
+/// Bytes of ciphertext that are read for an answer.
+const ROOM: usize = 4 << 20;
 
 /// The service.
 #[derive(Clone)]
@@ -68,12 +72,19 @@ impl MessagingService {
 
     /// A message as a sender wants it.
     pub(super) fn new_message(&self, caller: &Caller, request: SendMessageRequest) -> Result<NewMessage, Error> {
+        let content = match request.content {
+            Some(send_message_request::Content::Text(text)) => Content::Text(text),
+            Some(send_message_request::Content::Encrypted(content)) => {
+                Content::Encrypted(encryption::parse(content, request.details.as_ref())?)
+            }
+            None => return Err(Error::invalid_field("content", "one of its fields must be set")),
+        };
         Ok(NewMessage {
             id: self.app.rng.id(self.app.clock.now())?,
             conversation_id: wire::id("conversation_id", &request.conversation_id)?,
             sender_id: caller.account_id,
             client_message_id: request.client_message_id,
-            text: request.text,
+            content,
             details: request.details.map(|details| MessageDetails { forwarded: None, ..details }.encode_to_vec()),
         })
     }
@@ -101,7 +112,8 @@ impl MessagingService {
     /// A reader, as `Subscribe` asks for it.
     pub(super) async fn reader(&self, caller: &Caller, request: &SubscribeRequest) -> Result<Reader, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        self.live.reader(caller, id, request.after_seq).await
+        let viewer = Viewer::of(caller, request.device_id.as_deref())?;
+        self.live.reader(caller, viewer, id, request.after_seq).await
     }
 
     async fn create(&self, caller: &Caller, request: CreateConversationRequest) -> Result<Conversation, Error> {
@@ -117,7 +129,10 @@ impl MessagingService {
             return Err(Error::invalid_field("title", "a conversation of two has none"));
         }
         let mut conn = self.app.db.get().await?;
-        if direct && let Some(id) = model::Conversation::direct(&mut conn, caller.account_id, named[0]).await? {
+        let encrypted = request.encrypted;
+        if direct
+            && let Some(id) = model::Conversation::direct(&mut conn, caller.account_id, named[0], encrypted).await?
+        {
             return self.one(&mut conn, caller, id).await;
         }
         let contacts = model::Conversation::contacts(&mut conn, caller.account_id, &named).await?;
@@ -137,6 +152,7 @@ impl MessagingService {
         let now = self.app.clock.now();
         let kind = if direct { DIRECT } else { GROUP };
         let row = model::Conversation::new(self.app.rng.id(now)?, kind, &request.title, caller.account_id, now);
+        let row = model::Conversation { encrypted, ..row };
         let (id, told) = conn
             .transaction(async |conn| {
                 let id = match *members.as_slice() {
@@ -157,7 +173,7 @@ impl MessagingService {
     /// A conversation as the caller sees it.
     pub(super) async fn one(&self, conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Conversation, Error> {
         let found = model::Conversation::of_member(conn, id, Visible::to(caller)?).await?;
-        let mut conversations = self.shown(conn, caller.account_id, vec![found]).await?;
+        let mut conversations = self.shown(conn, caller, vec![found]).await?;
         conversations.pop().ok_or_else(|| Error::not_found("conversation"))
     }
 
@@ -165,18 +181,20 @@ impl MessagingService {
     async fn shown(
         &self,
         conn: &mut Conn,
-        reader: Uuid,
+        caller: &Caller,
         rows: Vec<(model::Conversation, model::Member)>,
     ) -> Result<Vec<Conversation>, Error> {
         let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
         let members = model::Conversation::members(conn, &ids).await?;
         let newest = rows.iter().filter_map(|(row, _)| Some((row.id, row.last_message_seq, row.last_message_at?)));
         let now = self.app.clock.now();
-        let last = model::Message::at(conn, reader, &newest.collect::<Vec<_>>(), now).await?;
+        let mut last = model::Message::at(conn, caller.account_id, &newest.collect::<Vec<_>>(), now).await?;
+        model::Message::read_ciphertexts(conn, &mut last, ROOM).await?;
+        let viewer = Viewer::all(caller);
         let show = |(row, member): &(model::Conversation, model::Member)| {
             let last = last.iter().find(|message| message.conversation_id == row.id);
             let members = members.iter().filter(|(of, _)| *of == row.id).map(|(_, member)| *member);
-            messaging_wire::own_conversation(row, member, last, members)
+            messaging_wire::own_conversation(row, member, &viewer, last, members)
         };
         Ok(rows.iter().map(show).collect())
     }
@@ -197,12 +215,13 @@ impl MessagingService {
             [&[pinned], pages::time_key(last.active_at, last.id).as_slice()].concat()
         };
         let next_page_token = pages::cut(&mut rows, size, kind, key);
-        let conversations = self.shown(&mut conn, caller.account_id, rows).await?;
+        let conversations = self.shown(&mut conn, caller, rows).await?;
         Ok(ListConversationsResponse { conversations, next_page_token })
     }
 
     async fn messages(&self, caller: &Caller, request: &ListMessagesRequest) -> Result<ListMessagesResponse, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
+        let viewer = Viewer::of(caller, request.device_id.as_deref())?;
         let size = pages::size(request.page_size);
         let kind = if request.after_seq.is_some() { MESSAGES_OLDEST_FIRST } else { MESSAGES_NEWEST_FIRST };
         let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
@@ -216,14 +235,15 @@ impl MessagingService {
         let mut rows = model::Message::page(&mut conn, caller.account_id, id, from, size + 1, now).await?;
         let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
-        Ok(ListMessagesResponse { messages: with_reactions(&mut conn, caller, id, &rows).await?, next_page_token })
+        model::Message::read_ciphertexts(&mut conn, &mut rows, ROOM).await?;
+        Ok(ListMessagesResponse { messages: with_reactions(&mut conn, &viewer, id, &rows).await?, next_page_token })
     }
 }
 
-/// Messages of a conversation with how they were reacted to.
+/// Messages of a conversation as the viewer sees them, with how they were reacted to.
 pub(super) async fn with_reactions(
     conn: &mut Conn,
-    caller: &Caller,
+    viewer: &Viewer,
     id: Uuid,
     rows: &[model::Message],
 ) -> Result<Vec<Message>, Error> {
@@ -231,7 +251,8 @@ pub(super) async fn with_reactions(
     let reactions = model::Reaction::of_messages(conn, id, &seqs).await?;
     let show = |row: &model::Message| {
         let of_message = reactions.iter().filter(|reaction| reaction.message_seq == row.seq);
-        Message { reactions: messaging_wire::reactions(of_message, caller.account_id), ..row.into() }
+        let reactions = messaging_wire::reactions(of_message, viewer.account_id);
+        Message { reactions, ..viewer.narrow(row.into()) }
     };
     Ok(rows.iter().map(show).collect())
 }
@@ -245,11 +266,11 @@ fn place(kind: u8, token: &str) -> Result<Option<Place>, Error> {
 }
 
 /// How many of these messages fit into one answer: at least one, and no more than half of what a message may be, which
-/// leaves room for everything besides the text.
+/// leaves room for everything besides what messages say.
 fn fitting(rows: &[model::Message], max_bytes: usize) -> i64 {
     let mut room = max_bytes / 2;
     let mut fits = |row: &&model::Message| {
-        let needed = row.text.len() + row.client_message_id.len() + 256;
+        let needed = row.text.len() + row.ciphertext.len() + row.client_message_id.len() + 256;
         let fits = needed <= room;
         room = room.saturating_sub(needed);
         fits

@@ -3,11 +3,12 @@
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::model::{self, ADMIN, DIRECT, OWNER};
+use super::encryption::Viewer;
+use super::model::{self, ADMIN, Ciphertext, DIRECT, OWNER};
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::messaging::v1::{
-    Conversation, ConversationKind, Member, MemberRole, Membership, Message, MessageDetails, ReactionCount,
-    SubscribeResponse, subscribe_response,
+    Conversation, ConversationKind, EncryptedContent, Member, MemberRole, Membership, Message, MessageDetails,
+    ReactionCount, SubscribeResponse, message, subscribe_response,
 };
 
 impl From<&model::Message> for Message {
@@ -18,7 +19,7 @@ impl From<&model::Message> for Message {
             seq: message.seq,
             sender_id: message.sender_id.to_string(),
             client_message_id: message.client_message_id.clone(),
-            text: message.text.clone(),
+            content: content(message),
             created_at: Some(timestamp(message.created_at)),
             edited_at: message.edited_at.map(timestamp),
             deleted_at: message.deleted_at.map(timestamp),
@@ -28,6 +29,24 @@ impl From<&model::Message> for Message {
             reactions: Vec::new(),
         }
     }
+}
+
+/// What a message says. Ciphertext that was not read is left out.
+fn content(row: &model::Message) -> Option<message::Content> {
+    match &row.ciphertext {
+        Ciphertext::None => Some(message::Content::Text(row.text.clone())),
+        Ciphertext::Unread(_) => None,
+        // Written by this server, like the details.
+        Ciphertext::Read(content) => EncryptedContent::decode(content.as_slice()).ok().map(message::Content::Encrypted),
+    }
+}
+
+/// The answer to who has sent a message: it has the ciphertext already.
+pub fn sent(mut row: model::Message) -> Message {
+    if row.ciphertext != Ciphertext::None {
+        row.ciphertext = Ciphertext::Unread(row.ciphertext.len());
+    }
+    Message::from(&row)
 }
 
 impl From<&model::Message> for SubscribeResponse {
@@ -61,11 +80,12 @@ pub fn conversation(conversation: &model::Conversation, members: impl Iterator<I
 pub fn own_conversation(
     row: &model::Conversation,
     member: &model::Member,
+    viewer: &Viewer,
     last_message: Option<&model::Message>,
     members: impl Iterator<Item = Uuid>,
 ) -> Conversation {
     Conversation {
-        last_message: last_message.map(Message::from),
+        last_message: last_message.map(|message| viewer.narrow(message.into())),
         unread_count: unread(row, member),
         membership: Some(membership(member)),
         ..conversation(row, members)

@@ -76,7 +76,7 @@ async fn over_grpc_web_reads_need_the_origin_and_changes_the_csrf_token_too() {
         let headers = headers.into_iter().chain([("cookie", cookie(&page))]).collect();
         MessagingServiceClient::with_origin(with(headers), uri.clone())
     };
-    let subscribe = || SubscribeRequest { conversation_id: id.clone(), after_seq: Some(0) };
+    let subscribe = || SubscribeRequest { conversation_id: id.clone(), after_seq: Some(0), ..Default::default() };
     let watched = client(vec![origin()]).subscribe(subscribe()).await;
     assert!(watched.is_ok(), "{watched:?}");
     let refused = refusal(client(vec![("sec-fetch-site", "cross-site".into())]).subscribe(subscribe()).await);

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::harness::{Authorized, Bearer, Node, User, refusal};
 
-fn keys(node: &Node, user: &User) -> KeyServiceClient<Authorized> {
+pub fn keys(node: &Node, user: &User) -> KeyServiceClient<Authorized> {
     KeyServiceClient::with_interceptor(node.channel(), Bearer(user.token.clone()))
 }
 
@@ -54,18 +54,18 @@ fn new_uuid() -> Uuid {
 
 /// A device, with its private keys and that of its account.
 #[derive(Clone)]
-struct Phone {
-    user: User,
-    account: Arc<Ed25519KeyPair>,
-    device_id: Uuid,
-    registration_id: u32,
-    identity_key: Vec<u8>,
-    signing: Arc<Ed25519KeyPair>,
+pub struct Phone {
+    pub user: User,
+    pub account: Arc<Ed25519KeyPair>,
+    pub device_id: Uuid,
+    pub registration_id: u32,
+    pub identity_key: Vec<u8>,
+    pub signing: Arc<Ed25519KeyPair>,
 }
 
 impl Phone {
     /// The first of an account.
-    fn new(user: &User) -> Self {
+    pub fn new(user: &User) -> Self {
         Self::of(user, Arc::new(ed25519()))
     }
 
@@ -75,12 +75,12 @@ impl Phone {
     }
 
     /// Another one of the same account.
-    fn sibling(&self) -> Self {
+    pub fn sibling(&self) -> Self {
         Self::of(&self.user, Arc::clone(&self.account))
     }
 
     /// The same one with other keys.
-    fn anew(&self, registration_id: u32) -> Self {
+    pub fn anew(&self, registration_id: u32) -> Self {
         Self { device_id: self.device_id, registration_id, ..self.sibling() }
     }
 
@@ -109,7 +109,7 @@ impl Phone {
         }
     }
 
-    fn set_account_key(&self) -> SetAccountKeyRequest {
+    pub fn set_account_key(&self) -> SetAccountKeyRequest {
         let (account_id, account_key) = (uuid(&self.user.id), self.account_key());
         let parts: [&[u8]; 3] = [b"Rialto-AccountKey-v1\0", account_id.as_bytes(), &account_key];
         SetAccountKeyRequest { signature: sign(&self.account, &parts), account_key }
@@ -149,7 +149,7 @@ impl Phone {
         }
     }
 
-    async fn register(&self, node: &Node) -> Result<Device, Status> {
+    pub async fn register(&self, node: &Node) -> Result<Device, Status> {
         let registered = keys(node, &self.user).register_device(self.registration()).await?;
         Ok(registered.into_inner().device.unwrap())
     }

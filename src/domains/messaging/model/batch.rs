@@ -4,12 +4,14 @@ use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::message::{Message, MessageColumns};
+use super::message::{Ciphertext, Message, MessageColumns};
+use super::recipients;
+use crate::domains::keys::DeviceRef;
 use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::schema::conversation_members;
@@ -21,9 +23,27 @@ pub struct NewMessage {
     pub conversation_id: Uuid,
     pub sender_id: Uuid,
     pub client_message_id: String,
-    pub text: String,
+    pub content: Content,
     /// `MessageDetails`, encoded; `None` when there are none.
     pub details: Option<Vec<u8>>,
+}
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub enum Content {
+    Text(String),
+    Encrypted(Encrypted),
+}
+
+/// Ciphertext.
+#[derive(Clone, Debug)]
+pub struct Encrypted {
+    /// `EncryptedContent`, encoded.
+    pub content: Vec<u8>,
+    /// The sender's device that has encrypted it.
+    pub sender_device: Uuid,
+    /// The devices that it has envelopes for.
+    pub devices: Vec<DeviceRef>,
 }
 
 /// What became of a message that was committed just now.
@@ -39,17 +59,24 @@ struct Inserted {
 impl NewMessage {
     /// Commits a batch, to be called in a transaction. Answers in the order of the batch: the message as it stands in
     /// the conversation, which for a repeated client message id is the first one; an error where the sender is no member,
-    /// may not send for a time, or is alone with somebody whom it does not reach.
+    /// may not send for a time, or is alone with somebody whom it does not reach; where the conversation takes ciphertext and
+    /// this is text, or the other way round; and where ciphertext is not for exactly the devices that there are.
     pub async fn insert_batch(
         conn: &mut Conn,
         batch: &[Self],
         now: DateTime<Utc>,
     ) -> Result<Vec<Result<Message, Error>>, Error> {
-        let columns = Columns::new(batch, now);
+        let columns = Columns::new(batch.iter(), now);
         // The locks come first, in the order of ids, so that batches don't deadlock, and the next statement's snapshot
         // then sees every message that was committed under them.
-        LockConversations(&columns).execute(conn).await?;
-        let mut inserted: Vec<Inserted> = InsertMessages(&columns).load(conn).await?;
+        let locked: Vec<(Uuid, bool)> = LockConversations(&columns).load(conn).await?;
+        let mut refusals = recipients::refusals(conn, batch, &locked).await?;
+        let taken = || batch.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(new, _)| new);
+        let mut inserted: Vec<Inserted> = if refusals.iter().all(Option::is_none) {
+            InsertMessages(&columns).load(conn).await?
+        } else {
+            InsertMessages(&Columns::new(taken(), now)).load(conn).await?
+        };
         inserted.sort_unstable_by_key(|row| row.id);
         let mut answers: Vec<_> = batch
             .iter()
@@ -67,12 +94,20 @@ impl NewMessage {
         let refused: Vec<_> =
             answers.iter().zip(batch).filter(|(answer, _)| answer.is_none()).map(|(_, new)| new).collect();
         let members = Self::members_among(conn, &refused).await?;
-        let answer = |(answer, new): (Option<Message>, &Self)| answer.ok_or_else(|| new.refusal(&members, now));
-        Ok(answers.into_iter().zip(batch).map(answer).collect())
+        // Also what is refused now is the first message, if it was sent before.
+        let answer = |((answer, new), refusal): ((Option<Message>, &Self), &mut Option<Error>)| {
+            answer.ok_or_else(|| new.refusal(&members, refusal.take(), now))
+        };
+        Ok(answers.into_iter().zip(batch).zip(&mut refusals).map(answer).collect())
     }
 
-    /// Why a message was not taken.
-    fn refusal(&self, members: &[(Uuid, Uuid, Option<DateTime<Utc>>)], now: DateTime<Utc>) -> Error {
+    /// Why a message was not taken; `refusal` if it is for what it says.
+    fn refusal(
+        &self,
+        members: &[(Uuid, Uuid, Option<DateTime<Utc>>)],
+        refusal: Option<Error>,
+        now: DateTime<Utc>,
+    ) -> Error {
         let member = members.iter().find(|(of, account, _)| (*of, *account) == (self.conversation_id, self.sender_id));
         match member {
             None => Error::not_found("conversation"),
@@ -81,7 +116,9 @@ impl NewMessage {
                 "the group's administrators let you send nothing for a time",
             )
             .retry_after((*until - now).to_std().unwrap_or_default()),
-            Some(_) => Error::new(Reason::RecipientUnavailable, "the other member does not take messages from you"),
+            Some(_) => refusal.unwrap_or_else(|| {
+                Error::new(Reason::RecipientUnavailable, "the other member does not take messages from you")
+            }),
         }
     }
 
@@ -116,12 +153,27 @@ impl NewMessage {
             sender_id: self.sender_id,
             client_message_id: self.client_message_id.clone(),
             ordinal: row.ordinal,
-            text: self.text.clone(),
+            text: self.text().to_owned(),
             details: self.details.clone(),
             created_at: row.created_at,
             edited_at: None,
             deleted_at: None,
             expires_at: row.expires_at,
+            ciphertext: self.ciphertext().map_or(Ciphertext::None, |content| Ciphertext::Read(content.to_vec())),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match &self.content {
+            Content::Text(text) => text,
+            Content::Encrypted(_) => "",
+        }
+    }
+
+    fn ciphertext(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Text(_) => None,
+            Content::Encrypted(encrypted) => Some(&encrypted.content),
         }
     }
 
@@ -147,19 +199,21 @@ struct Columns<'a> {
     client_message_ids: Vec<&'a str>,
     texts: Vec<&'a str>,
     details: Vec<Option<&'a [u8]>>,
+    ciphertexts: Vec<Option<&'a [u8]>>,
     now: DateTime<Utc>,
 }
 
 impl<'a> Columns<'a> {
-    fn new(batch: &'a [NewMessage], now: DateTime<Utc>) -> Self {
+    fn new(batch: impl Iterator<Item = &'a NewMessage> + Clone, now: DateTime<Utc>) -> Self {
         Self {
-            ids: batch.iter().map(|new| new.id).collect(),
-            conversation_ids: batch.iter().map(|new| new.conversation_id).collect(),
-            sender_ids: batch.iter().map(|new| new.sender_id).collect(),
-            keys: batch.iter().map(NewMessage::key).collect(),
-            client_message_ids: batch.iter().map(|new| new.client_message_id.as_str()).collect(),
-            texts: batch.iter().map(|new| new.text.as_str()).collect(),
-            details: batch.iter().map(|new| new.details.as_deref()).collect(),
+            ids: batch.clone().map(|new| new.id).collect(),
+            conversation_ids: batch.clone().map(|new| new.conversation_id).collect(),
+            sender_ids: batch.clone().map(|new| new.sender_id).collect(),
+            keys: batch.clone().map(NewMessage::key).collect(),
+            client_message_ids: batch.clone().map(|new| new.client_message_id.as_str()).collect(),
+            texts: batch.clone().map(NewMessage::text).collect(),
+            details: batch.clone().map(|new| new.details.as_deref()).collect(),
+            ciphertexts: batch.map(NewMessage::ciphertext).collect(),
             now,
         }
     }
@@ -173,7 +227,7 @@ struct LockConversations<'a>(&'a Columns<'a>);
 
 impl QueryFragment<Pg> for LockConversations<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT 1 FROM conversations WHERE id = ANY(");
+        out.push_sql("SELECT id, encrypted FROM conversations WHERE id = ANY(");
         out.push_bind_param::<Array<SqlUuid>, _>(&self.0.conversation_ids)?;
         out.push_sql(") ORDER BY id FOR NO KEY UPDATE");
         Ok(())
@@ -201,8 +255,11 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
         out.push_bind_param::<Array<Text>, _>(&self.0.texts)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Binary>>, _>(&self.0.details)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Binary>>, _>(&self.0.ciphertexts)?;
         out.push_sql(
-            ") WITH ORDINALITY AS i (id, conversation_id, sender_id, key, client_message_id, text, details, n)), \
+            ") WITH ORDINALITY AS i (id, conversation_id, sender_id, key, client_message_id, text, details, ciphertext, \
+                 n)), \
              fresh AS ( \
                  SELECT DISTINCT ON (key) i.* FROM input i \
                  JOIN conversation_members m ON m.conversation_id = i.conversation_id AND m.account_id = i.sender_id \
@@ -245,8 +302,8 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
              keyed AS ( \
                  INSERT INTO message_keys (key, seq, created_at) SELECT key, seq, at FROM numbered) \
              INSERT INTO messages (conversation_id, seq, created_at, id, sender_id, client_message_id, ordinal, text, \
-                 details, expires_at) \
-             SELECT conversation_id, seq, at, id, sender_id, client_message_id, ordinal, text, details, \
+                 details, ciphertext, expires_at) \
+             SELECT conversation_id, seq, at, id, sender_id, client_message_id, ordinal, text, details, ciphertext, \
                  at + make_interval(secs => disappear_seconds) FROM numbered \
              RETURNING id, seq, ordinal, created_at, expires_at",
         );
@@ -262,7 +319,8 @@ impl QueryFragment<Pg> for FindRepeated<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "SELECT i.key, e.id, e.conversation_id, e.seq, e.sender_id, e.client_message_id, e.ordinal, e.text, \
-                 e.details, e.created_at, e.edited_at, e.deleted_at, e.expires_at FROM unnest(",
+                 e.details, e.created_at, e.edited_at, e.deleted_at, e.expires_at, octet_length(e.ciphertext) \
+             FROM unnest(",
         );
         out.push_bind_param::<Array<SqlUuid>, _>(&self.0.conversation_ids)?;
         out.push_sql(", ");
@@ -282,6 +340,10 @@ impl QueryFragment<Pg> for FindRepeated<'_> {
 impl QueryId for LockConversations<'_> {
     type QueryId = LockConversations<'static>;
     const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for LockConversations<'_> {
+    type SqlType = (SqlUuid, Bool);
 }
 
 impl QueryId for InsertMessages<'_> {

@@ -283,8 +283,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// The conversation of two accounts, made of `self` if there is none, to be called in a transaction. Of several who make
-    /// it at once one does, and the others get that one.
+    /// The conversation of two accounts, encrypted as `self` is, and made of it if there is none; to be called in a
+    /// transaction. Of several who make it at once one does, and the others get that one.
     pub async fn insert_direct(&self, conn: &mut Conn, members: [Uuid; 2]) -> Result<Uuid, Error> {
         let (low, high) = (members[0].min(members[1]), members[0].max(members[1]));
         // First itself: the pair refers to it.
@@ -293,6 +293,7 @@ impl Conversation {
             direct_conversations::low.eq(low),
             direct_conversations::high.eq(high),
             direct_conversations::conversation_id.eq(self.id),
+            direct_conversations::encrypted.eq(self.encrypted),
         );
         let inserted = diesel::insert_into(direct_conversations::table)
             .values(pair)
@@ -301,8 +302,8 @@ impl Conversation {
             .await?;
         if inserted == 0 {
             diesel::delete(conversations::table.find(self.id)).execute(conn).await?;
-            let pair = direct_conversations::table.find((low, high)).select(direct_conversations::conversation_id);
-            return Ok(pair.first(conn).await?);
+            let pair = direct_conversations::table.find((low, high, self.encrypted));
+            return Ok(pair.select(direct_conversations::conversation_id).first(conn).await?);
         }
         let rows = members.map(|account| Member::new(self.id, account, MEMBER, self.created_at));
         diesel::insert_into(conversation_members::table).values(rows.to_vec()).execute(conn).await?;
@@ -333,9 +334,9 @@ impl Conversation {
         Ok(())
     }
 
-    /// The conversation of two accounts, if there is one.
-    pub async fn direct(conn: &mut Conn, one: Uuid, other: Uuid) -> Result<Option<Uuid>, Error> {
-        let pair = direct_conversations::table.find((one.min(other), one.max(other)));
+    /// The conversation of two accounts, encrypted or not, if there is one.
+    pub async fn direct(conn: &mut Conn, one: Uuid, other: Uuid, encrypted: bool) -> Result<Option<Uuid>, Error> {
+        let pair = direct_conversations::table.find((one.min(other), one.max(other), encrypted));
         Ok(pair.select(direct_conversations::conversation_id).first(conn).await.optional()?)
     }
 

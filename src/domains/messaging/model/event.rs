@@ -23,10 +23,15 @@ struct Event {
     event: Vec<u8>,
 }
 
-/// What happened after `seq`, the oldest first, at most `limit`, up to the first that is no longer kept: numbers have no hole,
+/// Bytes of ciphertext that are read at a time.
+const ROOM: usize = 4 << 20;
+
+/// What happened after `seq`, the oldest first, at most `limit` and what `ROOM` lets, up to the first that is no longer kept: numbers have no hole,
 /// so one that is missing is gone.
 pub async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Vec<SubscribeResponse>, Error> {
-    let messages = Message::after(conn, id, seq, limit).await?;
+    let mut messages = Message::after(conn, id, seq, limit).await?;
+    messages.truncate(Message::fitting(&messages, ROOM));
+    Message::read_ciphertexts(conn, &mut messages, ROOM).await?;
     let others: Vec<Event> = conversation_events::table
         .filter(conversation_events::conversation_id.eq(id))
         .filter(conversation_events::seq.gt(seq))

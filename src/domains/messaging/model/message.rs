@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -28,6 +28,41 @@ pub struct Message {
     pub edited_at: Option<DateTime<Utc>>,
     pub deleted_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
+    #[diesel(select_expression = octet_length(messages::ciphertext), deserialize_as = Option<i32>)]
+    pub ciphertext: Ciphertext,
+}
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    /// The length of bytes, for which they need not be read.
+    fn octet_length(bytes: Nullable<Binary>) -> Nullable<Integer>;
+}
+
+/// A message's ciphertext (`EncryptedContent`, encoded), which can be large and is read apart ([`Message::read_ciphertexts`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ciphertext {
+    /// It has none.
+    None,
+    /// It has so many bytes, which were not read.
+    Unread(usize),
+    Read(Vec<u8>),
+}
+
+impl std::convert::From<Option<i32>> for Ciphertext {
+    fn from(length: Option<i32>) -> Self {
+        length.map_or(Self::None, |length| Self::Unread(usize::try_from(length).unwrap_or_default()))
+    }
+}
+
+impl Ciphertext {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Unread(length) => *length,
+            Self::Read(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// Where a page of messages begins.
@@ -39,6 +74,37 @@ pub enum From {
 }
 
 impl Message {
+    /// Reads the ciphertexts of these messages, in their order, as far as all of them together have at most `room` bytes; the
+    /// first one in any case.
+    pub async fn read_ciphertexts(conn: &mut Conn, rows: &mut [Self], room: usize) -> Result<(), Error> {
+        let fitting = Self::fitting(rows, room);
+        let unread: Vec<_> =
+            rows.iter_mut().take(fitting).filter(|row| matches!(row.ciphertext, Ciphertext::Unread(_))).collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let places = unread.iter().map(|row| (row.conversation_id, row.seq, row.created_at));
+        let mut read: Vec<(Uuid, Vec<u8>)> = CiphertextsAt(Places::new(places)).load(conn).await?;
+        read.sort_unstable_by_key(|(id, _)| *id);
+        for row in unread {
+            // One that was deleted meanwhile is not found.
+            if let Ok(index) = read.binary_search_by_key(&row.id, |(id, _)| *id) {
+                row.ciphertext = Ciphertext::Read(std::mem::take(&mut read[index].1));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of these messages, from the first, have ciphertexts of at most `room` bytes in all; at least one.
+    pub fn fitting(rows: &[Self], mut room: usize) -> usize {
+        let mut fits = |row: &&Self| {
+            let fits = row.ciphertext.len() <= room;
+            room = room.saturating_sub(row.ciphertext.len());
+            fits
+        };
+        rows.iter().take_while(|row| fits(row)).count().max(1)
+    }
+
     /// The messages after `seq`, the oldest first.
     pub async fn after(conn: &mut Conn, conversation_id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {
         let rows = messages::table
@@ -94,6 +160,7 @@ impl Message {
             self.deleted_at = self.deleted_at.or(Some(expired));
             self.text.clear();
             self.details = None;
+            self.ciphertext = Ciphertext::None;
         }
         self
     }
@@ -141,11 +208,12 @@ impl Message {
         Ok(())
     }
 
-    /// Stores text, details, and when they were edited or deleted.
+    /// Stores text, details, and when they were edited or deleted. Ciphertext is never edited: what is stored has none.
     pub async fn store_content(&self, conn: &mut Conn) -> Result<(), Error> {
         let content = (
             messages::text.eq(&self.text),
             messages::details.eq(&self.details),
+            messages::ciphertext.eq(None::<Vec<u8>>),
             messages::edited_at.eq(self.edited_at),
             messages::deleted_at.eq(self.deleted_at),
         );
@@ -174,20 +242,48 @@ impl Message {
         places: &[(Uuid, i64, DateTime<Utc>)],
         now: DateTime<Utc>,
     ) -> Result<Vec<Self>, Error> {
-        let conversations: Vec<_> = places.iter().map(|(id, _, _)| *id).collect();
-        let seqs: Vec<_> = places.iter().map(|(_, seq, _)| *seq).collect();
-        let times: Vec<_> = places.iter().map(|(_, _, at)| *at).collect();
-        // The time finds the partition.
-        Ok(MessagesAt { reader, conversations, seqs, times, now }.load(conn).await?)
+        Ok(MessagesAt { reader, places: Places::new(places.iter().copied()), now }.load(conn).await?)
+    }
+}
+
+/// Where messages are: conversation, number, and the time, which finds the partition.
+#[derive(Debug)]
+struct Places {
+    conversations: Vec<Uuid>,
+    seqs: Vec<i64>,
+    times: Vec<DateTime<Utc>>,
+}
+
+impl Places {
+    fn new(places: impl Iterator<Item = (Uuid, i64, DateTime<Utc>)> + Clone) -> Self {
+        Self {
+            conversations: places.clone().map(|(id, _, _)| id).collect(),
+            seqs: places.clone().map(|(_, seq, _)| seq).collect(),
+            times: places.map(|(_, _, at)| at).collect(),
+        }
+    }
+}
+
+/// The messages `m` at these places.
+impl QueryFragment<Pg> for Places {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(" FROM unnest(");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.conversations)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<BigInt>, _>(&self.seqs)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Timestamptz>, _>(&self.times)?;
+        out.push_sql(
+            ") AS i (conversation_id, seq, created_at) JOIN messages m USING (conversation_id, seq, created_at)",
+        );
+        Ok(())
     }
 }
 
 #[derive(Debug)]
 struct MessagesAt {
     reader: Uuid,
-    conversations: Vec<Uuid>,
-    seqs: Vec<i64>,
-    times: Vec<DateTime<Utc>>,
+    places: Places,
     now: DateTime<Utc>,
 }
 
@@ -195,17 +291,10 @@ impl QueryFragment<Pg> for MessagesAt {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "SELECT m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.ordinal, m.text, m.details, \
-                 m.created_at, m.edited_at, m.deleted_at, m.expires_at FROM unnest(",
+                 m.created_at, m.edited_at, m.deleted_at, m.expires_at, octet_length(m.ciphertext)",
         );
-        out.push_bind_param::<Array<SqlUuid>, _>(&self.conversations)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<BigInt>, _>(&self.seqs)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Timestamptz>, _>(&self.times)?;
-        out.push_sql(
-            ") AS i (conversation_id, seq, created_at) JOIN messages m USING (conversation_id, seq, created_at) \
-                 WHERE (m.expires_at IS NULL OR m.expires_at > ",
-        );
+        self.places.walk_ast(out.reborrow())?;
+        out.push_sql(" WHERE (m.expires_at IS NULL OR m.expires_at > ");
         out.push_bind_param::<Timestamptz, _>(&self.now)?;
         out.push_sql(
             ") AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.conversation_id = m.conversation_id \
@@ -226,6 +315,27 @@ impl Query for MessagesAt {
     type SqlType = MessageColumns;
 }
 
+#[derive(Debug)]
+struct CiphertextsAt(Places);
+
+impl QueryFragment<Pg> for CiphertextsAt {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT m.id, m.ciphertext");
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(" WHERE m.ciphertext IS NOT NULL");
+        Ok(())
+    }
+}
+
+impl QueryId for CiphertextsAt {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for CiphertextsAt {
+    type SqlType = (SqlUuid, Binary);
+}
+
 /// The columns of a [`Message`], in order.
 pub type MessageColumns = (
     SqlUuid,
@@ -240,4 +350,5 @@ pub type MessageColumns = (
     Nullable<Timestamptz>,
     Nullable<Timestamptz>,
     Nullable<Timestamptz>,
+    Nullable<Integer>,
 );
