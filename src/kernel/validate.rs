@@ -180,10 +180,15 @@ mod tests {
 
     #[test]
     fn items_and_nested_messages_are_named_by_their_path() {
-        let request = CreateConversationRequest { title: String::new(), member_ids: vec!["x".into()] };
+        let request = CreateConversationRequest { member_ids: vec!["x".into()], ..Default::default() };
         assert_eq!(faults(&request), ["member_ids[0] must be a UUID"]);
 
-        let send = SendMessageRequest { conversation_id: "x".into(), client_message_id: "1".into(), text: "t".into() };
+        let send = SendMessageRequest {
+            conversation_id: "x".into(),
+            client_message_id: "1".into(),
+            text: "t".into(),
+            details: None,
+        };
         let command = Some(connect_request::Command::Send(send));
         assert_eq!(faults(&ConnectRequest { command_id: 1, command }), ["send.conversation_id must be a UUID"]);
         assert_eq!(faults(&ConnectRequest::default()), ["command one of its fields must be set"]);

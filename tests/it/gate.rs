@@ -191,7 +191,8 @@ async fn a_call_that_is_repeated_with_its_idempotency_key_happens_once() {
 
     // Over gRPC the same key and request give the same answer too, also compressed.
     let request = || {
-        let message = CreateConversationRequest { title: "grpc".into(), member_ids: vec![bob.id.clone()] };
+        let message =
+            CreateConversationRequest { title: "grpc".into(), member_ids: vec![bob.id.clone()], ..Default::default() };
         let mut request = Request::new(message);
         request.metadata_mut().insert("idempotency-key", "g".parse().unwrap());
         request

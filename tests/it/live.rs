@@ -53,8 +53,12 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed_and_then_what_happ
     // More than a topic keeps, so that the rest comes from Postgres.
     let mut sender = ann.messaging(&node);
     for i in 1..=400 {
-        let request =
-            SendMessageRequest { conversation_id: id.clone(), client_message_id: i.to_string(), text: format!("m{i}") };
+        let request = SendMessageRequest {
+            conversation_id: id.clone(),
+            client_message_id: i.to_string(),
+            text: format!("m{i}"),
+            ..Default::default()
+        };
         sender.send_message(request).await.unwrap();
     }
     let mut grpc = subscribe(&node, &bob, &id, Some(3)).await;
@@ -86,6 +90,7 @@ async fn a_reader_that_comes_in_while_others_write_misses_nothing_and_sees_nothi
                     conversation_id: id.clone(),
                     client_message_id: i.to_string(),
                     text: format!("m{i}"),
+                    ..Default::default()
                 };
                 client.send_message(request).await.unwrap();
             }
@@ -119,8 +124,12 @@ async fn a_reader_that_does_not_read_delays_nobody_and_gets_everything_later() {
     // 4 MB: more than all buffers between the server and the slow reader hold.
     let filler = "x".repeat(10_000);
     for i in 1..=400 {
-        let request =
-            SendMessageRequest { conversation_id: id.clone(), client_message_id: i.to_string(), text: filler.clone() };
+        let request = SendMessageRequest {
+            conversation_id: id.clone(),
+            client_message_id: i.to_string(),
+            text: filler.clone(),
+            ..Default::default()
+        };
         client.send_message(request).await.unwrap();
         assert_eq!(text(soon(quick.message()).await.unwrap().unwrap()).0, i);
     }
@@ -184,7 +193,12 @@ impl Duplex {
 }
 
 fn send(id: &str, text: &str) -> Command {
-    Command::Send(SendMessageRequest { conversation_id: id.into(), client_message_id: text.into(), text: text.into() })
+    Command::Send(SendMessageRequest {
+        conversation_id: id.into(),
+        client_message_id: text.into(),
+        text: text.into(),
+        ..Default::default()
+    })
 }
 
 fn watch(id: &str, after_seq: Option<i64>) -> Command {

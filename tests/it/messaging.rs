@@ -15,6 +15,7 @@ fn send(conversation: &str, client_message_id: &str, text: &str) -> SendMessageR
         conversation_id: conversation.into(),
         client_message_id: client_message_id.into(),
         text: text.into(),
+        ..Default::default()
     }
 }
 
@@ -35,7 +36,8 @@ async fn a_conversation_is_created_listed_and_written_to_over_grpc() {
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     let (mut anns, mut bobs) = (ann.messaging(&node), bob.messaging(&node));
 
-    let request = CreateConversationRequest { title: "Lunch".into(), member_ids: vec![bob.id.clone()] };
+    let request =
+        CreateConversationRequest { title: "Lunch".into(), member_ids: vec![bob.id.clone()], ..Default::default() };
     let created = anns.create_conversation(request).await.unwrap().into_inner().conversation.unwrap();
     assert_eq!((created.title.as_str(), created.last_seq, created.member_ids.len()), ("Lunch", 0, 2));
 

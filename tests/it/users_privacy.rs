@@ -127,8 +127,12 @@ async fn a_block_stops_messages_between_two_and_looks_like_an_account_that_is_go
     for (node, from) in [(&node, &bob), (&other, &bob), (&node, &ann), (&other, &ann)] {
         answers.push(refused(node, from).await);
     }
-    let request =
-        SendMessageRequest { conversation_id: two.clone(), client_message_id: "refused".into(), text: "hi".into() };
+    let request = SendMessageRequest {
+        conversation_id: two.clone(),
+        client_message_id: "refused".into(),
+        text: "hi".into(),
+        ..Default::default()
+    };
     let over_grpc = refusal(bob.messaging(&node).send_message(request).await);
     assert_eq!(over_grpc, (Code::PermissionDenied, "RECIPIENT_UNAVAILABLE".into()));
     // What was sent before is answered again; what was said stays; in a group both may write.

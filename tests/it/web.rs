@@ -40,7 +40,12 @@ async fn a_browser_registers_chats_and_watches_over_grpc_web() {
     let mut messaging = MessagingServiceClient::with_origin(InterceptedService::new(web, bearer), origin);
     let subscribe = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(0) };
     let mut events = messaging.subscribe(subscribe).await.unwrap().into_inner();
-    let send = SendMessageRequest { conversation_id: id, client_message_id: "1".into(), text: "hi".into() };
+    let send = SendMessageRequest {
+        conversation_id: id,
+        client_message_id: "1".into(),
+        text: "hi".into(),
+        ..Default::default()
+    };
     messaging.send_message(send).await.unwrap();
     assert_eq!(soon(events.message()).await.unwrap().unwrap().seq, 1);
 }

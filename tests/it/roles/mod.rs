@@ -280,7 +280,7 @@ async fn conditions_are_part_of_the_query() {
     bob.post(&node, "/v1/conversations", create).await.refused(403, "INSUFFICIENT_PERMISSIONS", 1005);
 
     let mut seen = Vec::new();
-    let mut request = ListConversationsRequest { page_size: 2, page_token: String::new() };
+    let mut request = ListConversationsRequest { page_size: 2, ..Default::default() };
     loop {
         let page = bob.messaging(&node).list_conversations(request.clone()).await.unwrap().into_inner();
         // A page is full as long as there is more: nothing was taken out of it afterwards.
