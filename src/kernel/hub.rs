@@ -26,6 +26,11 @@ pub struct Hub<E> {
     decode: fn(Bytes) -> Option<(i64, E)>,
 }
 
+/// The channel on which the events of a sequence travel.
+pub fn channel(kind: &str, id: Uuid) -> String {
+    format!("{kind}:{id}")
+}
+
 /// One sequence.
 pub struct Topic<E> {
     id: Uuid,
@@ -89,7 +94,7 @@ impl<E: Clone + Send + 'static> Hub<E> {
 
     /// The channel on which a topic's events travel.
     pub fn channel(&self, id: Uuid) -> String {
-        format!("{}:{id}", self.channel)
+        channel(self.channel, id)
     }
 
     /// The topics that have readers.

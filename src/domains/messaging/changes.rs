@@ -46,6 +46,7 @@ impl MessagingService {
     ) -> Result<T, Error> {
         let (reader, now) = (Visible::to(caller)?, self.app().clock.now());
         let mut conn = self.app().db.get().await?;
+        self.partitions().ensure(&mut conn, now, self.app().config.messaging.retention_days).await?;
         let (result, event) = conn
             .transaction(async |conn| {
                 model::Conversation::lock(conn, id).await?;

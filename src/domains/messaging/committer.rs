@@ -7,14 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::model::{NewMessage, partitions};
+use super::model::NewMessage;
+use super::model::partitions::Partitions;
 use crate::kernel::app::App;
-use crate::kernel::db::Conn;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::sequence::Sequences;
 use crate::proto::rialto::messaging::v1::{Message, SubscribeResponse};
@@ -42,19 +41,18 @@ struct Lane {
     app: App,
     sequences: Sequences<SubscribeResponse>,
     announce: mpsc::Sender<(Uuid, SubscribeResponse)>,
-    /// Until when there are partitions.
-    partitioned_until: Option<DateTime<Utc>>,
+    partitions: Partitions,
 }
 
 impl Committer {
     /// Starts the lanes, which live as long as somebody may send.
-    pub fn start(app: &App, sequences: &Sequences<SubscribeResponse>) -> Self {
+    pub fn start(app: &App, sequences: &Sequences<SubscribeResponse>, partitions: &Partitions) -> Self {
         let (announce, announced) = mpsc::channel(ANNOUNCED);
         tokio::spawn(announce_to_nodes(sequences.clone(), announced));
         let lane = |_| {
             let (sender, receiver) = mpsc::channel(WAITING);
             let (sequences, announce) = (sequences.clone(), announce.clone());
-            let lane = Lane { app: app.clone(), sequences, announce, partitioned_until: None };
+            let lane = Lane { app: app.clone(), sequences, announce, partitions: partitions.clone() };
             tokio::spawn(lane.run(receiver));
             sender
         };
@@ -115,7 +113,7 @@ impl Lane {
     async fn transaction(&mut self, new: &[NewMessage]) -> Result<Vec<Result<Message, Error>>, Error> {
         let (app, now) = (self.app.clone(), self.app.clock.now());
         let mut conn = app.db.get().await?;
-        self.make_partitions(&mut conn, now).await?;
+        self.partitions.ensure(&mut conn, now, app.config.messaging.retention_days).await?;
         let rows = conn.transaction(async |conn| NewMessage::insert_batch(conn, new, now).await).await?;
         drop(conn);
         let results = rows.into_iter().zip(new).map(|(row, new)| {
@@ -129,15 +127,6 @@ impl Lane {
             Ok(Message::from(&row))
         });
         Ok(results.collect())
-    }
-
-    /// Makes the next partitions before there are none.
-    async fn make_partitions(&mut self, conn: &mut Conn, now: DateTime<Utc>) -> Result<(), Error> {
-        if self.partitioned_until.is_none_or(|until| until <= now) {
-            let days = partitions::days(self.app.config.messaging.retention_days);
-            self.partitioned_until = Some(partitions::create(conn, now, days).await?);
-        }
-        Ok(())
     }
 }
 

@@ -9,13 +9,19 @@
 mod changes;
 mod committer;
 mod connect;
+mod forward;
 mod groups;
 mod live;
 mod messages;
 mod model;
 mod personal_data;
+mod retention;
+mod scheduled;
+mod search;
 mod service;
 mod wire;
+
+pub mod jobs;
 
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
@@ -24,6 +30,7 @@ use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
+pub use model::retention::Kept;
 pub use personal_data::PERSONAL_DATA;
 pub use service::MessagingService;
 

@@ -7,9 +7,13 @@ mod link;
 mod message;
 pub mod partitions;
 mod reaction;
+pub mod retention;
+mod scheduled;
+pub mod search;
 
 pub use batch::NewMessage;
 pub use conversation::{ADMIN, Conversation, DIRECT, GROUP, MEMBER, Member, OWNER, Place, Visible};
 pub use link::JoinLink;
-pub use message::{From, Message};
+pub use message::{From, Message, View};
 pub use reaction::Reaction;
+pub use scheduled::ScheduledMessage;

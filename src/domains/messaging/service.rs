@@ -1,5 +1,6 @@
 //! `rialto.messaging.v1.MessagingService`.
 
+use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -9,7 +10,8 @@ use uuid::Uuid;
 
 use super::committer::Committer;
 use super::live::{Live, Reader};
-use super::model::{self, DIRECT, GROUP, NewMessage, Place, Visible};
+use super::model::partitions::Partitions;
+use super::model::{self, DIRECT, GROUP, NewMessage, Place, View, Visible, partitions};
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
 use crate::kernel::app::App;
@@ -41,13 +43,14 @@ pub struct MessagingService {
     app: App,
     committer: Committer,
     live: Live,
+    partitions: Partitions,
 }
 
 impl MessagingService {
     /// Starts the write path and the live one.
     pub fn start(app: App) -> Self {
-        let live = Live::start(&app);
-        Self { committer: Committer::start(&app, &live.sequences), live, app }
+        let (live, partitions) = (Live::start(&app), Partitions::default());
+        Self { committer: Committer::start(&app, &live.sequences, &partitions), live, partitions, app }
     }
 
     /// A message as a sender wants it.
@@ -62,6 +65,13 @@ impl MessagingService {
         })
     }
 
+    /// What the caller sees of a conversation now.
+    pub(super) fn view(&self, caller: &Caller, conversation: &model::Conversation) -> View {
+        let (now, days) = (self.app.clock.now(), self.app.config.messaging.retention_days);
+        let since = partitions::kept_since(now, days, conversation.retention_days);
+        View { reader: caller.account_id, now, since }
+    }
+
     pub(super) fn app(&self) -> &App {
         &self.app
     }
@@ -69,6 +79,10 @@ impl MessagingService {
     /// What happens in conversations.
     pub(super) fn sequences(&self) -> &Sequences<SubscribeResponse> {
         &self.live.sequences
+    }
+
+    pub(super) fn partitions(&self) -> &Partitions {
+        &self.partitions
     }
 
     pub(super) fn committer(&self) -> &Committer {
@@ -138,8 +152,12 @@ impl MessagingService {
     ) -> Result<Vec<Conversation>, Error> {
         let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
         let members = model::Conversation::members(conn, &ids).await?;
-        let newest = rows.iter().filter_map(|(row, _)| Some((row.id, row.last_message_seq, row.last_message_at?)));
         let now = self.app.clock.now();
+        let days = self.app.config.messaging.retention_days;
+        let newest = rows.iter().filter_map(|(row, _)| {
+            let kept = |at: &DateTime<Utc>| *at >= partitions::kept_since(now, days, row.retention_days);
+            Some((row.id, row.last_message_seq, row.last_message_at.filter(kept)?))
+        });
         let last = model::Message::at(conn, &newest.collect::<Vec<_>>(), now).await?;
         let show = |(row, member): &(model::Conversation, model::Member)| {
             let last = last.iter().find(|message| message.conversation_id == row.id);
@@ -175,13 +193,13 @@ impl MessagingService {
         let kind = if request.after_seq.is_some() { MESSAGES_OLDEST_FIRST } else { MESSAGES_NEWEST_FIRST };
         let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
         let mut conn = self.app.db.get().await?;
-        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let from = match request.after_seq {
             Some(after) => model::From::After(key.unwrap_or(after)),
             None => model::From::Before(key.unwrap_or(i64::MAX)),
         };
-        let now = self.app.clock.now();
-        let mut rows = model::Message::page(&mut conn, caller.account_id, id, from, size + 1, now).await?;
+        let view = self.view(caller, &conversation);
+        let mut rows = model::Message::page(&mut conn, view, id, from, size + 1).await?;
         let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
         Ok(ListMessagesResponse { messages: with_reactions(&mut conn, caller, id, &rows).await?, next_page_token })
