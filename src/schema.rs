@@ -88,6 +88,8 @@ diesel::table! {
         message_count -> BigInt,
         last_message_seq -> BigInt,
         last_message_at -> Nullable<Timestamptz>,
+        changed_at -> Timestamptz,
+        search_pending -> Bool,
     }
 }
 
@@ -189,6 +191,43 @@ diesel::table! {
         key -> Uuid,
         seq -> BigInt,
         created_at -> Timestamptz,
+    }
+}
+
+// unmapped: message_documents.document
+diesel::table! {
+    message_documents (conversation_id, seq, created_at) {
+        conversation_id -> Uuid,
+        seq -> BigInt,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    search_progress (conversation_id) {
+        conversation_id -> Uuid,
+        seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    scheduled_messages (id) {
+        id -> Uuid,
+        account_id -> Uuid,
+        conversation_id -> Uuid,
+        text -> Text,
+        details -> Nullable<Binary>,
+        send_at -> Timestamptz,
+        created_at -> Timestamptz,
+        refused_reason -> Nullable<Integer>,
+        refused_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    message_retention (only_row) {
+        only_row -> Bool,
+        deleted -> BigInt,
     }
 }
 

@@ -57,6 +57,7 @@ pub struct Shared {
 /// Connects everything.
 pub fn start(config: Config, clock: Clock, stopping: CancellationToken) -> Result<App, Error> {
     config.security.check()?;
+    config.messaging.check()?;
     let rng = Rng;
     let redis = Redis::new(&config.redis).map_err(|error| Error::internal("redis.url can't be used", error))?;
     let metrics = Arc::new(Metrics::with_database());

@@ -39,6 +39,11 @@ pub enum Place {
     Latest(u8, Uuid),
 }
 
+/// The channel on which the events of a sequence travel.
+pub fn channel(kind: &str, id: Uuid) -> String {
+    format!("{kind}:{id}")
+}
+
 /// One sequence.
 pub struct Topic<E> {
     id: Uuid,
@@ -109,7 +114,7 @@ impl<E: prost::Message + Clone + 'static> Hub<E> {
 
     /// The channel on which a topic's events travel.
     pub fn channel(&self, id: Uuid) -> String {
-        format!("{}:{id}", self.channel)
+        channel(self.channel, id)
     }
 
     /// The topics that have readers.

@@ -30,6 +30,9 @@ pub struct Metrics {
     pub jobs_dead: Gauge,
     /// For how many seconds the oldest job that could run has been waiting.
     pub jobs_delay_seconds: Gauge,
+    messages_deleted: Counter,
+    /// How many seconds ago the oldest partition of messages began.
+    pub messages_oldest_partition_seconds: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -75,6 +78,8 @@ impl Default for Metrics {
             security_events_dropped: Counter::default(),
             jobs_dead: Gauge::default(),
             jobs_delay_seconds: Gauge::default(),
+            messages_deleted: Counter::default(),
+            messages_oldest_partition_seconds: Gauge::default(),
         }
     }
 }
@@ -91,11 +96,21 @@ impl Metrics {
         let (dead, delay) = (metrics.jobs_dead.clone(), metrics.jobs_delay_seconds.clone());
         metrics.registry.register("jobs_dead", "Jobs that failed too often", dead);
         metrics.registry.register("jobs_delay_seconds", "How long the oldest job that is due has waited", delay);
+        let (deleted, oldest) = (metrics.messages_deleted.clone(), metrics.messages_oldest_partition_seconds.clone());
+        let help = "Messages that were deleted because they are no longer kept, by all servers together";
+        metrics.registry.register("messages_retention_deleted", help, deleted);
+        let help = "How long ago the oldest partition of messages began";
+        metrics.registry.register("messages_oldest_partition_seconds", help, oldest);
         let (events, dropped) = (metrics.security_events.clone(), metrics.security_events_dropped.clone());
         metrics.registry.register("security_events", "Security events by kind", events);
         let help = "Security events whose subject, address or very existence was not written";
         metrics.registry.register("security_events_dropped", help, dropped);
         metrics
+    }
+
+    /// Notes how many messages retention has deleted altogether.
+    pub fn messages_deleted(&self, count: u64) {
+        self.messages_deleted.inner().store(count, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Counts a security event of a kind of the contract.

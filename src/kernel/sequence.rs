@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::kernel::bus::Bus;
 use crate::kernel::db::{Conn, Db};
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::hub::{Hub, Place, Ready, Topic};
+use crate::kernel::hub::{self, Hub, Place, Ready, Topic};
 
 /// Events that a reader takes at a time.
 const BATCH: usize = 100;
@@ -151,6 +151,14 @@ impl<E: Event> Sequences<E> {
     }
 }
 
+/// Hands a committed event to the servers, from a process that serves nobody. If that does not work, they find it by the heads.
+pub async fn tell_servers<E: Event>(bus: &Bus, id: Uuid, event: &E) {
+    let message = (hub::channel(E::CHANNEL, id), Bytes::from(event.encode_to_vec()));
+    if let Err(error) = bus.publish([message]).await {
+        tracing::debug!(%error, channel = E::CHANNEL, "the servers were not told of a new event");
+    }
+}
+
 /// One reader of one sequence.
 pub struct Reader<E> {
     db: Db,
@@ -224,6 +232,11 @@ async fn require_kept<E: Event>(conn: &mut Conn, id: Uuid, seq: i64) -> Result<(
         // None is kept: the next one will be the oldest. Read after that, because one may have come.
         None => E::heads(conn, &[id]).await?.first().map_or(0, |(_, last)| *last) + 1,
     };
+    check_kept::<E>(seq, oldest)
+}
+
+/// Refuses to go on after a number when the oldest event that is kept is beyond the next one.
+pub fn check_kept<E: Event>(seq: i64, oldest: i64) -> Result<(), Error> {
     if seq + 1 >= oldest {
         return Ok(());
     }

@@ -12,6 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthContract, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use crate::domains::messaging;
 use crate::kernel::app::App;
 use crate::kernel::jobs::Backlog;
 use crate::kernel::policy::RULES;
@@ -117,6 +118,11 @@ async fn database(app: &App) -> Option<Duration> {
         app.metrics.jobs_dead.set(backlog.dead);
         let delay = backlog.due_since.map_or(0, |since| (now - since).num_seconds());
         app.metrics.jobs_delay_seconds.set(delay);
+    }
+    if let Ok(Ok(kept)) = tokio::time::timeout(INTERVAL, messaging::Kept::read(&mut conn)).await {
+        app.metrics.messages_deleted(u64::try_from(kept.deleted).unwrap_or_default());
+        let age = kept.oldest.map_or(0, |oldest| (now - oldest).num_seconds());
+        app.metrics.messages_oldest_partition_seconds.set(age);
     }
     Some(took)
 }

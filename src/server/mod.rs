@@ -49,6 +49,8 @@ use crate::proto::rialto::messaging::v1::group_service_server::GroupServiceServe
 use crate::proto::rialto::messaging::v1::message_service_server::MessageServiceServer;
 use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServiceServer;
 use crate::proto::rialto::messaging::v1::receipt_service_server::ReceiptServiceServer;
+use crate::proto::rialto::messaging::v1::scheduled_message_service_server::ScheduledMessageServiceServer;
+use crate::proto::rialto::messaging::v1::search_service_server::SearchServiceServer;
 use crate::proto::rialto::passkeys::v1::passkey_service_server::PasskeyServiceServer;
 use crate::proto::rialto::privacy::v1::privacy_service_server::PrivacyServiceServer;
 use crate::proto::rialto::roles::v1::role_service_server::RoleServiceServer;
@@ -200,7 +202,21 @@ fn services(
                 .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(
-            ReceiptServiceServer::from_arc(messaging)
+            ReceiptServiceServer::from_arc(Arc::clone(&messaging))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            ScheduledMessageServiceServer::from_arc(Arc::clone(&messaging))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            SearchServiceServer::from_arc(messaging)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)

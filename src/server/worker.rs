@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::personal_data::PARTS;
-use crate::domains::{account, auth, keys, passkeys, privacy, roles, security, two_factor};
+use crate::domains::{account, auth, keys, messaging, passkeys, privacy, roles, security, two_factor};
 use crate::gate;
 use crate::kernel::app::App;
 use crate::kernel::error::Error;
@@ -20,12 +20,12 @@ pub async fn run(app: App) {
             () = periodic(&app) => {}
         }
     };
-    tokio::join!(periodic, jobs::run(app.clone(), handlers()));
+    tokio::join!(periodic, messaging::jobs::run(&app), jobs::run(app.clone(), handlers()));
 }
 
 /// Who does the jobs of which kind: each domain adds its own.
 fn handlers() -> Handlers {
-    let handlers = security::jobs::handlers(auth::jobs::handlers(Handlers::default()));
+    let handlers = security::jobs::handlers(messaging::jobs::handlers(auth::jobs::handlers(Handlers::default())));
     privacy::jobs::handlers(roles::jobs::handlers(handlers), PARTS)
 }
 
@@ -43,6 +43,8 @@ async fn periodic(app: &App) {
         forget("prekeys that were handed out long ago", keys::jobs::delete_claimed_prekeys(app)).await;
         forget("archives that have expired", privacy::jobs::delete_expired_exports(app)).await;
         forget("old security events and alerts", security::jobs::delete_old(app)).await;
+        forget("messages that are no longer kept", messaging::jobs::delete_old_messages(app)).await;
+        forget("scheduled messages that were refused long ago", messaging::jobs::delete_refused_messages(app)).await;
         forget("old events of accounts", account::jobs::delete_old_events(app)).await;
         forget("nodes that were killed", account::jobs::delete_lost_nodes(app)).await;
         forget("old idempotency keys", gate::jobs::delete_old_idempotency_keys(app)).await;

@@ -49,7 +49,7 @@ struct Lane {
     sequences: Sequences<SubscribeResponse>,
     heads: Arc<Heads>,
     announce: mpsc::Sender<(Uuid, SubscribeResponse)>,
-    partitions: Arc<Partitions>,
+    partitions: Partitions,
 }
 
 impl Committer {
@@ -58,15 +58,14 @@ impl Committer {
         app: &App,
         sequences: &Sequences<SubscribeResponse>,
         heads: &Arc<Heads>,
-        partitions: &Arc<Partitions>,
+        partitions: &Partitions,
     ) -> Self {
         let (announce, announced) = mpsc::channel(ANNOUNCED);
         tokio::spawn(announce_to_nodes(sequences.clone(), Arc::clone(heads), announced));
         let lane = |_| {
             let (sender, receiver) = mpsc::channel(WAITING);
             let (sequences, heads, announce) = (sequences.clone(), Arc::clone(heads), announce.clone());
-            let partitions = Arc::clone(partitions);
-            let lane = Lane { app: app.clone(), sequences, heads, announce, partitions };
+            let lane = Lane { app: app.clone(), sequences, heads, announce, partitions: partitions.clone() };
             tokio::spawn(lane.run(receiver));
             sender
         };

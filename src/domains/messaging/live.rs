@@ -1,9 +1,11 @@
 //! Watching conversations: what was missed, then what happens.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::encryption::Viewer;
-use super::model::{self, Visible};
+use super::model::{self, Visible, partitions};
+use super::wire;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
@@ -50,14 +52,20 @@ impl Live {
         after_seq: Option<i64>,
     ) -> Result<Reader, Error> {
         // Before the topic is made: whoever is no member leaves no trace.
-        self.require_member(caller, id).await?;
+        let (conversation, _) = self.membership(caller, id).await?;
+        if let Some(after) = after_seq.filter(|after| *after < conversation.last_seq) {
+            // What is too old may still be there, until its partition is dropped.
+            let days = self.app.config.messaging.retention_days;
+            let since = partitions::kept_since(self.app.clock.now(), days, conversation.retention_days);
+            let oldest = model::event::oldest(&mut *self.app.db.get().await?, id, since).await?;
+            sequence::check_kept::<SubscribeResponse>(after, oldest.unwrap_or(conversation.last_seq + 1))?;
+        }
         let events = self.sequences.reader(id, after_seq).await?;
         Ok(Reader { live: self.clone(), caller: caller.clone(), id, events, has_left: false, viewer })
     }
 
-    async fn require_member(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
-        model::Conversation::of_member(&mut *self.app.db.get().await?, id, Visible::to(caller)?).await?;
-        Ok(())
+    async fn membership(&self, caller: &Caller, id: Uuid) -> Result<(model::Conversation, model::Member), Error> {
+        model::Conversation::of_member(&mut *self.app.db.get().await?, id, Visible::to(caller)?).await
     }
 }
 
@@ -67,8 +75,8 @@ impl Reader {
         self.events.seq()
     }
 
-    /// The next events, at least one, when there are some. The last thing that a reader hears is that it is no longer a member;
-    /// after that there is no such conversation.
+    /// The next events, at least one, when there are some. What has disappeared by now has no content, wherever it was read.
+    /// The last thing that a reader hears is that it is no longer a member; after that there is no such conversation.
     pub async fn next(&mut self) -> Result<Vec<SubscribeResponse>, Error> {
         if self.has_left {
             return Err(Error::not_found("conversation"));
@@ -79,15 +87,20 @@ impl Reader {
             |told: &SubscribeResponse| matches!(&told.event, Some(Told::Members(it)) if it.left.contains(&account_id));
         if let Some(place) = events.iter().position(leaves) {
             // It may have come back since.
-            match self.live.require_member(&self.caller, self.id).await {
+            match self.live.membership(&self.caller, self.id).await {
                 Err(error) if error.reason == Reason::ResourceNotFound => {
                     events.truncate(place + 1);
                     self.has_left = true;
                 }
-                checked => checked?,
+                checked => _ = checked?,
             }
         }
-        Ok(events.into_iter().map(|event| self.viewer.narrow_event(event)).collect())
+        let now = self.live.app.clock.now();
+        let seen = |mut event| {
+            wire::as_of(&mut event, now);
+            self.viewer.narrow_event(event)
+        };
+        Ok(events.into_iter().map(seen).collect())
     }
 }
 
@@ -113,7 +126,7 @@ impl Event for SubscribeResponse {
     }
 
     async fn oldest(conn: &mut Conn, id: Uuid) -> Result<Option<i64>, Error> {
-        model::event::oldest(conn, id).await
+        model::event::oldest(conn, id, DateTime::<Utc>::UNIX_EPOCH).await
     }
 
     async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {

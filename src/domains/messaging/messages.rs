@@ -16,9 +16,10 @@ use crate::proto::rialto::messaging::v1::message_service_server::MessageService 
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 use crate::proto::rialto::messaging::v1::{
     self as contract, AddReactionRequest, AddReactionResponse, DeleteMessageRequest, DeleteMessageResponse,
-    EditMessageRequest, EditMessageResponse, GetMessageRequest, GetMessageResponse, ListMessageEditsRequest,
-    ListMessageEditsResponse, ListReactionsRequest, ListReactionsResponse, Message, MessageDeleted, MessageDetails,
-    MessageEdit, ReactionChanged, RemoveReactionRequest, RemoveReactionResponse,
+    EditMessageRequest, EditMessageResponse, ForwardMessageRequest, ForwardMessageResponse, GetMessageRequest,
+    GetMessageResponse, ListMessageEditsRequest, ListMessageEditsResponse, ListReactionsRequest, ListReactionsResponse,
+    Message, MessageDeleted, MessageDetails, MessageEdit, ReactionChanged, RemoveReactionRequest,
+    RemoveReactionResponse,
 };
 
 /// How often a message can be edited.
@@ -32,8 +33,8 @@ impl MessagingService {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let viewer = Viewer::of(caller, request.device_id.as_deref())?;
         let mut conn = self.app().db.get().await?;
-        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
-        let row = model::Message::one(&mut conn, caller.account_id, id, request.seq, self.app().clock.now()).await?;
+        let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let row = model::Message::one(&mut conn, self.view(caller, &conversation), id, request.seq).await?;
         let mut rows = [row.ok_or_else(no_message)?];
         model::Message::read_ciphertexts(&mut conn, &mut rows, usize::MAX).await?;
         let mut messages = with_reactions(&mut conn, &viewer, id, &rows).await?;
@@ -49,8 +50,8 @@ impl MessagingService {
     ) -> Result<(Uuid, PooledConn<'_>), Error> {
         let id = wire::id("conversation_id", conversation_id)?;
         let mut conn = self.app().db.get().await?;
-        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
-        let found = model::Message::one(&mut conn, caller.account_id, id, seq, self.app().clock.now()).await?;
+        let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let found = model::Message::one(&mut conn, self.view(caller, &conversation), id, seq).await?;
         found.map(|_| (id, conn)).ok_or_else(no_message)
     }
 
@@ -61,7 +62,7 @@ impl MessagingService {
             if locked.conversation.encrypted {
                 return Err(encryption::required("text"));
             }
-            let row = model::Message::one(conn, caller.account_id, id, request.seq, now).await?;
+            let row = model::Message::one(conn, self.view(caller, &locked.conversation), id, request.seq).await?;
             let mut row = row.filter(|row| row.sender_id == caller.account_id).ok_or_else(no_message)?;
             let mut details =
                 row.details.as_deref().and_then(|details| MessageDetails::decode(details).ok()).unwrap_or_default();
@@ -94,14 +95,15 @@ impl MessagingService {
         let now = self.app().clock.now();
         if !request.for_all {
             let mut conn = self.app().db.get().await?;
-            model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
-            if let Some(row) = model::Message::one(&mut conn, caller.account_id, id, request.seq, now).await? {
+            let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+            let view = self.view(caller, &conversation);
+            if let Some(row) = model::Message::one(&mut conn, view, id, request.seq).await? {
                 row.hide(&mut conn, caller.account_id).await?;
             }
             return Ok(());
         }
         self.change(caller, id, async |conn, locked: Locked| {
-            let row = model::Message::one(conn, caller.account_id, id, request.seq, now).await?;
+            let row = model::Message::one(conn, self.view(caller, &locked.conversation), id, request.seq).await?;
             let mut row = row.ok_or_else(no_message)?;
             if row.sender_id != caller.account_id && locked.member.role == MEMBER {
                 let message = "only its sender and the group's administrators delete a message for all";
@@ -138,7 +140,7 @@ impl MessagingService {
             if add && locked.conversation.encrypted {
                 return Err(encryption::required("emoji"));
             }
-            let row = model::Message::one(conn, caller.account_id, id, seq, now).await?;
+            let row = model::Message::one(conn, self.view(caller, &locked.conversation), id, seq).await?;
             let row = row.filter(|row| row.deleted_at.is_none()).ok_or_else(no_message)?;
             let changed = if add {
                 let all = Reaction::all(conn, id, seq).await?;
@@ -211,6 +213,15 @@ impl Contract for MessagingService {
         let caller = Caller::of(request.extensions())?;
         self.delete(&caller, request.into_inner()).await?;
         Ok(Response::new(DeleteMessageResponse {}))
+    }
+
+    async fn forward_message(
+        &self,
+        request: Request<ForwardMessageRequest>,
+    ) -> Result<Response<ForwardMessageResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let message = self.forward(&caller, request.into_inner()).await?;
+        Ok(Response::new(ForwardMessageResponse { message: Some(message) }))
     }
 
     async fn add_reaction(

@@ -10,6 +10,7 @@ mod changes;
 mod committer;
 mod connect;
 mod encryption;
+mod forward;
 mod groups;
 mod heads;
 mod live;
@@ -17,8 +18,13 @@ mod messages;
 mod model;
 mod personal_data;
 mod receipts;
+mod retention;
+mod scheduled;
+mod search;
 mod service;
 mod wire;
+
+pub mod jobs;
 
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
@@ -28,6 +34,7 @@ use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
 pub use heads::Heads;
+pub use model::retention::Kept;
 pub use personal_data::PERSONAL_DATA;
 pub use service::MessagingService;
 

@@ -8,9 +8,13 @@ mod message;
 pub mod partitions;
 mod reaction;
 mod recipients;
+pub mod retention;
+mod scheduled;
+pub mod search;
 
 pub use batch::{Content, Encrypted, NewMessage};
 pub use conversation::{ADMIN, Conversation, DIRECT, GROUP, MEMBER, Member, OWNER, Place, Visible};
 pub use link::JoinLink;
-pub use message::{Ciphertext, From, Message};
+pub use message::{Ciphertext, From, Message, View};
 pub use reaction::Reaction;
+pub use scheduled::ScheduledMessage;

@@ -16,7 +16,7 @@ use super::encryption::{self, Viewer};
 use super::heads::Heads;
 use super::live::{Live, Reader};
 use super::model::partitions::Partitions;
-use super::model::{self, Content, DIRECT, GROUP, NewMessage, Place, Visible};
+use super::model::{self, Content, DIRECT, GROUP, NewMessage, Place, View, Visible, partitions};
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
 use crate::kernel::account_events;
@@ -53,14 +53,14 @@ pub struct MessagingService {
     committer: Committer,
     live: Live,
     heads: Arc<Heads>,
-    partitions: Arc<Partitions>,
+    partitions: Partitions,
 }
 
 impl MessagingService {
     /// Starts the write path and the live one.
     pub fn start(app: App) -> Self {
         let (live, heads) = (Live::start(&app), Heads::start(&app));
-        let partitions = Arc::default();
+        let partitions = Partitions::default();
         let committer = Committer::start(&app, &live.sequences, &heads, &partitions);
         Self { committer, live, heads, partitions, app }
     }
@@ -87,6 +87,13 @@ impl MessagingService {
             content,
             details: request.details.map(|details| MessageDetails { forwarded: None, ..details }.encode_to_vec()),
         })
+    }
+
+    /// What the caller sees of a conversation now.
+    pub(super) fn view(&self, caller: &Caller, conversation: &model::Conversation) -> View {
+        let (now, days) = (self.app.clock.now(), self.app.config.messaging.retention_days);
+        let since = partitions::kept_since(now, days, conversation.retention_days);
+        View { reader: caller.account_id, now, since }
     }
 
     pub(super) fn app(&self) -> &App {
@@ -186,8 +193,12 @@ impl MessagingService {
     ) -> Result<Vec<Conversation>, Error> {
         let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
         let members = model::Conversation::members(conn, &ids).await?;
-        let newest = rows.iter().filter_map(|(row, _)| Some((row.id, row.last_message_seq, row.last_message_at?)));
         let now = self.app.clock.now();
+        let days = self.app.config.messaging.retention_days;
+        let newest = rows.iter().filter_map(|(row, _)| {
+            let kept = |at: &DateTime<Utc>| *at >= partitions::kept_since(now, days, row.retention_days);
+            Some((row.id, row.last_message_seq, row.last_message_at.filter(kept)?))
+        });
         let mut last = model::Message::at(conn, caller.account_id, &newest.collect::<Vec<_>>(), now).await?;
         model::Message::read_ciphertexts(conn, &mut last, ROOM).await?;
         let viewer = Viewer::all(caller);
@@ -226,13 +237,13 @@ impl MessagingService {
         let kind = if request.after_seq.is_some() { MESSAGES_OLDEST_FIRST } else { MESSAGES_NEWEST_FIRST };
         let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
         let mut conn = self.app.db.get().await?;
-        model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let from = match request.after_seq {
             Some(after) => model::From::After(key.unwrap_or(after)),
             None => model::From::Before(key.unwrap_or(i64::MAX)),
         };
-        let now = self.app.clock.now();
-        let mut rows = model::Message::page(&mut conn, caller.account_id, id, from, size + 1, now).await?;
+        let view = self.view(caller, &conversation);
+        let mut rows = model::Message::page(&mut conn, view, id, from, size + 1).await?;
         let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
         model::Message::read_ciphertexts(&mut conn, &mut rows, ROOM).await?;

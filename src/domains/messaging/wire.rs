@@ -1,5 +1,6 @@
 //! Between rows and the contract.
 
+use chrono::{DateTime, Utc};
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -7,7 +8,7 @@ use super::encryption::Viewer;
 use super::model::{self, ADMIN, Ciphertext, DIRECT, OWNER};
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::messaging::v1::{
-    Conversation, ConversationKind, EncryptedContent, Member, MemberRole, Membership, Message, MessageDetails,
+    Conversation, ConversationKind, EncryptedContent, Member, MemberRole, Membership, Message, MessageDetails, Passage,
     ReactionCount, SubscribeResponse, message, subscribe_response,
 };
 
@@ -53,6 +54,38 @@ impl From<&model::Message> for SubscribeResponse {
     fn from(message: &model::Message) -> Self {
         Self { seq: message.seq, event: Some(subscribe_response::Event::Message(message.into())) }
     }
+}
+
+/// Takes the content out of an event's message, if that has disappeared.
+pub fn as_of(event: &mut SubscribeResponse, now: DateTime<Utc>) {
+    use subscribe_response::Event::{Edited, Message};
+    let Some(Message(message) | Edited(message)) = &mut event.event else { return };
+    let now = timestamp(now);
+    if let Some(expired) = message.expires_at.filter(|at| (at.seconds, at.nanos) <= (now.seconds, now.nanos)) {
+        message.deleted_at = message.deleted_at.or(Some(expired));
+        message.content = None;
+        message.details = None;
+    }
+}
+
+/// Passages in which U+0001 and U+0002 are around what was found, cut into pieces.
+pub fn passages(marked: &str) -> Vec<Passage> {
+    let mut pieces = Vec::new();
+    let mut add = |text: &str, found: bool| {
+        if !text.is_empty() {
+            pieces.push(Passage { text: text.to_owned(), found });
+        }
+    };
+    for (index, part) in marked.split('\u{1}').enumerate() {
+        match part.split_once('\u{2}') {
+            Some((found, rest)) if index > 0 => {
+                add(found, true);
+                add(rest, false);
+            }
+            _ => add(part, false),
+        }
+    }
+    pieces
 }
 
 /// A conversation as its members see it alike.

@@ -63,9 +63,12 @@ async fn after_the_grace_period_nothing_is_left_of_somebody_anywhere() {
         "conversations",
         "devices",
         "jobs",
+        "message_edits",
+        "message_reactions",
         "messages",
         "one_time_prekeys",
         "registrations",
+        "scheduled_messages",
         "sessions",
         "user_blocks",
     ] {

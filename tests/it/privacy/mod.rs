@@ -92,6 +92,17 @@ async fn live(world: &World, node: &Node) -> Lives {
     let with_bob = ann.conversation(node, &[&bob]).await;
     ann.send(node, &with_bob, "from annika-qx").await;
     bob.send(node, &with_bob, "from bob").await;
+    for text in ["annika-qx was here", "from annika-qx"] {
+        let message = format!("/v1/conversations/{with_bob}/messages/1");
+        ann.call(node, Method::PATCH, &message, json!({ "text": text })).await.ok();
+    }
+    for seq in 1..=2 {
+        let reaction = format!("/v1/conversations/{with_bob}/messages/{seq}/reactions/%F0%9F%91%8D");
+        ann.call(node, Method::PUT, &reaction, json!({})).await.ok();
+    }
+    let at = (world.clock.now() + chrono::TimeDelta::days(300)).to_rfc3339();
+    let scheduled = json!({ "text": "happy birthday from annika-qx", "send_at": at });
+    ann.post(node, &format!("/v1/conversations/{with_bob}/scheduled-messages"), scheduled).await.ok();
     let alone = ann.conversation(node, &[&ann]).await;
     ann.send(node, &alone, "a note of annika-qx").await;
     ann.post(node, &format!("/v1/users/{}/block", admin.id), json!({})).await.ok();
@@ -239,6 +250,9 @@ async fn an_archive_has_what_is_held_about_somebody_and_nothing_of_others_and_no
         of.map(|message| message["text"].as_str().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!((messages.len(), texts(&with_bob)), (3, vec!["from annika-qx", "from bob"]));
+    assert_eq!(files["messages/message-edits.json"].as_array().unwrap().len(), 2);
+    assert_eq!(files["messages/reactions.json"].as_array().unwrap().len(), 2);
+    assert_eq!(files["messages/scheduled-messages.json"][0]["text"], "happy birthday from annika-qx");
     let methods: Vec<_> = files["activity/activity.json"]
         .as_array()
         .unwrap()
@@ -354,7 +368,9 @@ async fn an_archive_of_a_hundred_thousand_messages_comes_in_chunks() {
     let conversation = ann.conversation(&node, &[&bob]).await;
     // Text that can't be compressed much.
     let messages = format!(
-        "INSERT INTO messages SELECT '{conversation}', n, gen_random_uuid(), '{ann}', n::text, md5(n::text), now() \
+        "SELECT create_message_partitions(now(), 1); \
+         INSERT INTO messages (conversation_id, seq, created_at, id, sender_id, client_message_id, ordinal, text) \
+         SELECT '{conversation}', n, now(), gen_random_uuid(), '{ann}', n::text, n, md5(n::text) \
          FROM generate_series(1, 100000) n; UPDATE conversations SET last_seq = 100000",
         ann = ann.id
     );

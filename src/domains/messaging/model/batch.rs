@@ -280,7 +280,7 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
                      ELSE true END \
                  ORDER BY key, n), \
              numbered AS ( \
-                 SELECT f.*, greatest(c.active_at, ",
+                 SELECT f.*, greatest(c.active_at, c.changed_at, ",
         );
         out.push_bind_param::<Timestamptz, _>(&self.0.now)?;
         out.push_sql(
@@ -290,7 +290,8 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
                  FROM fresh f JOIN conversations c ON c.id = f.conversation_id), \
              counted AS ( \
                  UPDATE conversations c SET last_seq = h.seq, message_count = h.ordinal, active_at = h.at, \
-                     last_message_seq = h.seq, last_message_at = h.at \
+                     last_message_seq = h.seq, last_message_at = h.at, changed_at = h.at, \
+                     search_pending = NOT c.encrypted \
                  FROM (SELECT conversation_id, max(seq) AS seq, max(ordinal) AS ordinal, max(at) AS at \
                      FROM numbered GROUP BY 1) h \
                  WHERE c.id = h.conversation_id), \

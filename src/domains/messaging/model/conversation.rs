@@ -355,6 +355,29 @@ impl Conversation {
         query.first(conn).await.optional()?.ok_or_else(|| Error::not_found("conversation"))
     }
 
+    /// The conversations whose messages the reader may read as text, each with for how many days of its own it keeps them;
+    /// or one of them.
+    pub async fn readable(
+        conn: &mut Conn,
+        reader: Visible<'_>,
+        only: Option<Uuid>,
+    ) -> Result<Vec<(Uuid, Option<i32>)>, Error> {
+        let mut query = conversations::table
+            .inner_join(conversation_members::table)
+            .filter(conversation_members::account_id.eq(reader.account_id))
+            .filter(conversation_members::left_at.is_null())
+            .filter(conversations::encrypted.eq(false))
+            .select((conversations::id, conversations::retention_days))
+            .into_boxed();
+        if let Some(id) = only {
+            query = query.filter(conversations::id.eq(id));
+        }
+        if let Some(predicate) = reader.predicate() {
+            query = query.filter(predicate);
+        }
+        Ok(query.load(conn).await?)
+    }
+
     /// The conversations that the reader may see with its memberships: the pinned ones first, then the most recently active;
     /// after one of that place.
     pub async fn list(

@@ -13,7 +13,7 @@ use crate::kernel::error::Error;
 use crate::schema::{hidden_messages, message_edits, messages};
 
 /// A message.
-#[derive(Clone, Debug, Queryable, Selectable)]
+#[derive(Clone, Debug, Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = messages, check_for_backend(Pg))]
 pub struct Message {
     pub id: Uuid,
@@ -63,6 +63,17 @@ impl Ciphertext {
             Self::Read(bytes) => bytes.len(),
         }
     }
+}
+
+/// What somebody sees of a conversation.
+#[derive(Clone, Copy)]
+pub struct View {
+    /// Who reads.
+    pub reader: Uuid,
+    /// When. What has disappeared by then has no content.
+    pub now: DateTime<Utc>,
+    /// What is older is no longer kept, although some of it may still be there.
+    pub since: DateTime<Utc>,
 }
 
 /// Where a page of messages begins.
@@ -116,22 +127,31 @@ impl Message {
         Ok(rows.load(conn).await?)
     }
 
+    /// Those of these numbers.
+    pub async fn numbered(conn: &mut Conn, conversation_id: Uuid, seqs: &[i64]) -> Result<Vec<Self>, Error> {
+        let rows = messages::table
+            .filter(messages::conversation_id.eq(conversation_id))
+            .filter(messages::seq.eq_any(seqs))
+            .select(Self::as_select());
+        Ok(rows.load(conn).await?)
+    }
+
     /// A page of the messages that an account sees: after or before a number. Those that it has deleted for itself are left
     /// out; those that have disappeared are without content.
     pub async fn page(
         conn: &mut Conn,
-        reader: Uuid,
+        view: View,
         conversation_id: Uuid,
         from: From,
         limit: i64,
-        now: DateTime<Utc>,
     ) -> Result<Vec<Self>, Error> {
         let hidden = hidden_messages::table
-            .filter(hidden_messages::account_id.eq(reader))
+            .filter(hidden_messages::account_id.eq(view.reader))
             .filter(hidden_messages::conversation_id.eq(conversation_id))
             .filter(hidden_messages::message_seq.eq(messages::seq));
         let visible = messages::table
             .filter(messages::conversation_id.eq(conversation_id))
+            .filter(messages::created_at.ge(view.since))
             .filter(diesel::dsl::not(diesel::dsl::exists(hidden)))
             .limit(limit)
             .select(Self::as_select());
@@ -139,18 +159,12 @@ impl Message {
             From::After(seq) => visible.filter(messages::seq.gt(seq)).order(messages::seq.asc()).load(conn).await?,
             From::Before(seq) => visible.filter(messages::seq.lt(seq)).order(messages::seq.desc()).load(conn).await?,
         };
-        Ok(rows.into_iter().map(|row| row.as_of(now)).collect())
+        Ok(rows.into_iter().map(|row| row.as_of(view.now)).collect())
     }
 
     /// One of the messages that an account sees.
-    pub async fn one(
-        conn: &mut Conn,
-        reader: Uuid,
-        conversation_id: Uuid,
-        seq: i64,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Self>, Error> {
-        let mut found = Self::page(conn, reader, conversation_id, From::After(seq - 1), 1, now).await?;
+    pub async fn one(conn: &mut Conn, view: View, conversation_id: Uuid, seq: i64) -> Result<Option<Self>, Error> {
+        let mut found = Self::page(conn, view, conversation_id, From::After(seq - 1), 1).await?;
         Ok(found.pop().filter(|message| message.seq == seq))
     }
 
