@@ -245,6 +245,7 @@ impl People {
     /// New objects of the owner, by the names of the fields that name them.
     async fn objects(&self, node: &Node) -> BTreeMap<&'static str, String> {
         let conversation = self.owner.conversation(node, &[&self.third]).await;
+        self.owner.send(node, &conversation, "a message").await;
         let name = Uuid::from_bytes(Rng.bytes().unwrap()).to_string();
         let role = self.owner.post(node, "/v1/roles", json!({ "name": name })).await.ok();
         let path = format!("/v1/accounts/{}/roles", self.third.id);
@@ -290,6 +291,9 @@ impl People {
         let objects = self.objects(node).await;
         required(pool, rule, |name| match name {
             "account_id" => self.third.id.clone(),
+            // The message that was sent.
+            "seq" => "1".into(),
+            "emoji" => "👍".into(),
             _ => objects.get(name).cloned().unwrap_or_else(|| "x".into()),
         })
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{Node, User, World, eventually, number, refusal, soon};
+use crate::harness::{Node, User, World, eventually, number, refusal, soon, text_of};
 use crate::live::{subscribe, text};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -41,7 +41,8 @@ async fn edit(node: &Node, user: &User, conversation: &str, seq: i64, text: &str
 
 /// Where a reader could begin who is told that what it wants is gone.
 async fn truncated_at(node: &Node, user: &User, conversation: &str, after_seq: i64) -> i64 {
-    let request = SubscribeRequest { conversation_id: conversation.into(), after_seq: Some(after_seq) };
+    let request =
+        SubscribeRequest { conversation_id: conversation.into(), after_seq: Some(after_seq), ..Default::default() };
     let status = match user.messaging(node).subscribe(request).await {
         Err(status) => status,
         Ok(stream) => soon(stream.into_inner().message()).await.unwrap_err(),
@@ -135,7 +136,7 @@ async fn a_conversation_keeps_messages_for_less_and_loses_only_its_oldest() {
     assert_eq!(text(soon(stream.message()).await.unwrap().unwrap()), (4, "four, edited".into()));
     let edited = soon(stream.message()).await.unwrap().unwrap();
     let Some(Event::Edited(message)) = edited.event else { panic!("{edited:?}") };
-    assert_eq!((edited.seq, message.seq, message.text.as_str()), (5, 4, "four, edited"));
+    assert_eq!((edited.seq, message.seq, text_of(&message)), (5, 4, "four, edited"));
     let mut stream = subscribe(&node, &bob, &long, Some(0)).await;
     for seq in 1..=5 {
         assert_eq!(soon(stream.message()).await.unwrap().unwrap().seq, seq);
@@ -162,7 +163,7 @@ async fn an_edit_whose_message_is_gone_is_told_without_content() {
     let mut stream = subscribe(&other, &bob, &id, Some(1)).await;
     let edited = soon(stream.message()).await.unwrap().unwrap();
     let Some(Event::Edited(message)) = edited.event else { panic!("{edited:?}") };
-    assert_eq!((edited.seq, message.seq, message.text.as_str()), (2, 1, ""));
+    assert_eq!((edited.seq, message.seq, text_of(&message)), (2, 1, ""));
     assert!(message.deleted_at.is_some());
 }
 
@@ -233,7 +234,7 @@ async fn what_has_disappeared_is_shown_to_nobody_and_then_emptied() {
     ann.send(&node, &stays, "swordfish stays").await;
     assert_eq!(text(soon(watching.message()).await.unwrap().unwrap()), (1, "swordfish".into()));
     let edited = soon(watching.message()).await.unwrap().unwrap();
-    assert!(matches!(edited.event, Some(Event::Edited(message)) if message.text == "swordfish, edited"));
+    assert!(matches!(edited.event, Some(Event::Edited(message)) if text_of(&message) == "swordfish, edited"));
     // Content is with the message alone.
     let in_events = "conversation_events WHERE position('swordfish'::bytea IN event) > 0";
     assert_eq!(world.count(in_events).await, 0);
@@ -246,7 +247,7 @@ async fn what_has_disappeared_is_shown_to_nobody_and_then_emptied() {
         for _ in 0..2 {
             let event = soon(late.message()).await.unwrap().unwrap();
             let Some(Event::Message(message) | Event::Edited(message)) = event.event else { panic!("{event:?}") };
-            assert_eq!((message.text.as_str(), message.deleted_at), ("", message.expires_at));
+            assert_eq!((text_of(&message), message.deleted_at), ("", message.expires_at));
         }
     }
     let message = bob.get(&node, &format!("/v1/conversations/{id}/messages/1")).await.ok();
@@ -261,7 +262,7 @@ async fn what_has_disappeared_is_shown_to_nobody_and_then_emptied() {
     let path = format!("/v1/conversations/{id}/messages/1");
     let refused = ann.call(&node, Method::PATCH, &path, json!({ "text": "again" })).await;
     refused.refused(404, "RESOURCE_DELETED", 3004);
-    let request = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(99) };
+    let request = SubscribeRequest { conversation_id: id.clone(), after_seq: Some(99), ..Default::default() };
     assert_eq!(refusal(ann.messaging(&node).subscribe(request).await.map(drop)).0, Code::InvalidArgument);
 }
 

@@ -10,7 +10,7 @@ use rialto::proto::rialto::messaging::v1::search_service_client::SearchServiceCl
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::harness::{Authorized, Bearer, Node, User, World, eventually, number, refusal};
+use crate::harness::{Authorized, Bearer, Node, User, World, eventually, number, refusal, text_of};
 
 fn client(node: &Node, user: &User) -> SearchServiceClient<Authorized> {
     SearchServiceClient::with_interceptor(node.channel(), Bearer(user.token.clone()))
@@ -23,7 +23,7 @@ fn query(query: &str) -> SearchMessagesRequest {
 /// The texts that somebody finds.
 async fn found(node: &Node, user: &User, words: &str) -> Vec<String> {
     let page = client(node, user).search_messages(query(words)).await.unwrap().into_inner();
-    page.found.into_iter().map(|found| found.message.unwrap().text).collect()
+    page.found.into_iter().map(|found| text_of(&found.message.unwrap()).to_owned()).collect()
 }
 
 /// Waits until search has read everything.

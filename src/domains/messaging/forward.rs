@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::model::{self, NewMessage, Visible};
+use super::model::{self, Content, NewMessage, Visible};
 use super::service::MessagingService;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
@@ -43,7 +43,7 @@ impl MessagingService {
             conversation_id: to,
             sender_id: caller.account_id,
             client_message_id: request.client_message_id,
-            text: source.text,
+            content: Content::Text(source.text),
             details: Some(details.encode_to_vec()),
         };
         self.committer().commit(new).await

@@ -65,6 +65,10 @@ impl Locked {
     }
 }
 
+fn missing(field: &'static str) -> Error {
+    Error::new(Reason::MissingRequiredField, "the new values are missing").at_field(field)
+}
+
 fn no_member() -> Error {
     Error::not_found("member")
 }
@@ -103,9 +107,11 @@ impl MessagingService {
         request: UpdateConversationRequest,
     ) -> Result<contract::Conversation, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let missing =
-            || Error::new(Reason::MissingRequiredField, "the new values are missing").at_field("conversation");
-        let new = request.conversation.ok_or_else(missing)?;
+        let Some(new) = request.conversation else {
+            // Who is no member is not told more than others.
+            self.one(&mut *self.app().db.get().await?, caller, id).await?;
+            return Err(missing("conversation"));
+        };
         let fields = ["title", "avatar_url", "disappear_after_seconds", "retention_days"];
         let fields = named(request.update_mask.as_ref(), &fields)?;
         if fields.contains(&"avatar_url") && !new.avatar_url.is_empty() && !new.avatar_url.starts_with("https://") {
@@ -308,12 +314,11 @@ impl MessagingService {
 
     async fn change_membership(&self, caller: &Caller, request: UpdateMembershipRequest) -> Result<Membership, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let missing = || Error::new(Reason::MissingRequiredField, "the new values are missing").at_field("membership");
-        let new = request.membership.ok_or_else(missing)?;
         let fields = named(request.update_mask.as_ref(), &["muted_until", "archived", "pinned"])?;
         let now = self.app().clock.now();
         let mut conn = self.app().db.get().await?;
         let (_, mut member) = Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        let new = request.membership.ok_or_else(|| missing("membership"))?;
         for field in fields {
             match field {
                 "muted_until" => {

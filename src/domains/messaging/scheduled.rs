@@ -8,7 +8,7 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::model::{self, NewMessage, ScheduledMessage, Visible, partitions};
+use super::model::{self, Content, NewMessage, ScheduledMessage, Visible, partitions};
 use super::service::MessagingService;
 use crate::domains::auth;
 use crate::kernel::app::App;
@@ -70,7 +70,7 @@ async fn send(app: &App, id: Uuid) -> Result<(), Error> {
                 conversation_id: due.conversation_id,
                 sender_id: due.account_id,
                 client_message_id: format!("scheduled:{id}"),
-                text: due.text.clone(),
+                content: Content::Text(due.text.clone()),
                 details: due.details.clone(),
             };
             let answers = NewMessage::insert_batch(conn, std::slice::from_ref(&new), now).await?;

@@ -59,12 +59,15 @@ impl From<&model::Message> for SubscribeResponse {
 /// Takes the content out of an event's message, if that has disappeared.
 pub fn as_of(event: &mut SubscribeResponse, now: DateTime<Utc>) {
     use subscribe_response::Event::{Edited, Message};
-    let Some(Message(message) | Edited(message)) = &mut event.event else { return };
+    let Some(Message(shown) | Edited(shown)) = &mut event.event else { return };
     let now = timestamp(now);
-    if let Some(expired) = message.expires_at.filter(|at| (at.seconds, at.nanos) <= (now.seconds, now.nanos)) {
-        message.deleted_at = message.deleted_at.or(Some(expired));
-        message.content = None;
-        message.details = None;
+    if let Some(expired) = shown.expires_at.filter(|at| (at.seconds, at.nanos) <= (now.seconds, now.nanos)) {
+        shown.deleted_at = shown.deleted_at.or(Some(expired));
+        shown.content = match shown.content.take() {
+            Some(message::Content::Text(_)) => Some(message::Content::Text(String::new())),
+            _ => None,
+        };
+        shown.details = None;
     }
 }
 

@@ -29,6 +29,7 @@ pub struct Message {
     pub deleted_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
     #[diesel(select_expression = octet_length(messages::ciphertext), deserialize_as = Option<i32>)]
+    #[diesel(sql_type = Nullable<Integer>)]
     pub ciphertext: Ciphertext,
 }
 

@@ -15,26 +15,6 @@ use crate::schema::message_partitions;
 /// About so many partitions hold what is kept: more would make reading slower, fewer would keep more than is wanted.
 const PARTITIONS: u32 = 30;
 
-/// Until when there are partitions, as far as this node knows.
-#[derive(Default)]
-pub struct Partitions(Mutex<Option<DateTime<Utc>>>);
-
-impl Partitions {
-    /// Makes sure that there are partitions for what is written now.
-    pub async fn ensure(&self, conn: &mut Conn, now: DateTime<Utc>, retention_days: u32) -> Result<(), Error> {
-        let until = *self.until();
-        if until.is_none_or(|until| until <= now) {
-            let until = create(conn, now, days(retention_days)).await?;
-            *self.until() = Some(until);
-        }
-        Ok(())
-    }
-
-    fn until(&self) -> MutexGuard<'_, Option<DateTime<Utc>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// How many days a partition spans when messages are kept for so many; 0 keeps them for ever.
 pub fn days(retention_days: u32) -> i32 {
     let days = if retention_days == 0 { PARTITIONS } else { retention_days.div_ceil(PARTITIONS) };

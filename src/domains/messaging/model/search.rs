@@ -211,7 +211,9 @@ impl Search<'_> {
                         AND h.conversation_id = d.conversation_id AND h.message_seq = d.seq) \
                     AND ($8 IS NULL OR (d.created_at, d.conversation_id, d.seq) < ($8, $9, $10)) \
                 ORDER BY d.created_at DESC, d.conversation_id DESC, d.seq DESC LIMIT $11) \
-            SELECT m.*, message_passages(m.text, $3, $4) AS passages FROM found JOIN messages m \
+            SELECT m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.ordinal, m.text, m.details, \
+                m.created_at, m.edited_at, m.deleted_at, m.expires_at, octet_length(m.ciphertext) AS ciphertext, \
+                message_passages(m.text, $3, $4) AS passages FROM found JOIN messages m \
                 ON m.conversation_id = found.conversation_id AND m.seq = found.seq AND m.created_at = found.created_at \
             ORDER BY m.created_at DESC, m.conversation_id DESC, m.seq DESC";
         let hits = diesel::sql_query(query)
