@@ -91,7 +91,7 @@ END $$;
 CREATE FUNCTION message_passages(body text, query text, languages text[]) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
     plain text := translate(body, E'\x01\x02', '');
-    options text := E'StartSel="\x01", StopSel="\x02", MaxFragments=2, MaxWords=24, MinWords=8, FragmentDelimiter=" … "';
+    options text := E'StartSel="\x01", StopSel="\x02", MaxFragments=2, MaxWords=24, MinWords=8, ShortWord=0, FragmentDelimiter=" … "';
     language text;
     wanted tsquery;
 BEGIN

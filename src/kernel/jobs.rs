@@ -63,6 +63,14 @@ impl NewJob {
     }
 }
 
+/// Takes back the job of a kind with this key, if one waits. One that runs already is not stopped, and not tried again.
+pub async fn cancel(conn: &mut Conn, kind: &str, unique_key: &str) -> Result<(), Error> {
+    let waiting =
+        jobs::table.filter(jobs::kind.eq(kind)).filter(jobs::unique_key.eq(unique_key)).filter(jobs::state.eq("ready"));
+    diesel::delete(waiting).execute(conn).await?;
+    Ok(())
+}
+
 /// Tells the workers that there is a job. One that does not hear of it finds it within a second.
 pub async fn wake(app: &App) {
     let _ = app.bus.publish([(CHANNEL.to_owned(), Bytes::new())]).await;

@@ -131,6 +131,8 @@ pub const PERSONAL_DATA: Part = Part {
              SELECT e.conversation_id, e.seq FROM conversation_members c \
              JOIN conversation_events e ON e.conversation_id = c.conversation_id \
              WHERE c.account_id = $1 AND position(convert_to($1::text, 'UTF8') IN e.event) > 0 LIMIT 5000)",
+        "DELETE FROM jobs WHERE kind = 'messaging.scheduled' AND unique_key IN ( \
+             SELECT id::text FROM scheduled_messages WHERE account_id = $1)",
         "DELETE FROM scheduled_messages WHERE account_id = $1",
         "DELETE FROM hidden_messages WHERE account_id = $1",
         "DELETE FROM message_reactions WHERE account_id = $1",

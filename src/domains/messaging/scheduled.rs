@@ -14,7 +14,7 @@ use crate::domains::auth;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::error::{Error, Reason};
-use crate::kernel::jobs::{Failure, Handlers, Job, NewJob};
+use crate::kernel::jobs::{self, Failure, Handlers, Job, NewJob};
 use crate::kernel::pages;
 use crate::kernel::sequence;
 use crate::kernel::wire::{self, timestamp};
@@ -108,11 +108,17 @@ impl MessagingService {
         request: ScheduleMessageRequest,
     ) -> Result<contract::ScheduledMessage, Error> {
         let (app, now) = (self.app(), self.app().clock.now());
+        let id = wire::id("conversation_id", &request.conversation_id)?;
+        let mut conn = app.db.get().await?;
+        let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
+        if conversation.encrypted {
+            return Err(Error::new(Reason::ResourceConflict, "an encrypted conversation takes ciphertext alone"));
+        }
         let details = request.details.map(|details| MessageDetails { forwarded: None, ..details }.encode_to_vec());
         let row = ScheduledMessage {
             id: app.rng.id(now)?,
             account_id: caller.account_id,
-            conversation_id: wire::id("conversation_id", &request.conversation_id)?,
+            conversation_id: id,
             text: request.text,
             details: details.filter(|details| !details.is_empty()),
             send_at: self.send_at(request.send_at)?,
@@ -120,16 +126,10 @@ impl MessagingService {
             refused_reason: None,
             refused_at: None,
         };
-        let mut conn = app.db.get().await?;
-        let (conversation, _) =
-            model::Conversation::of_member(&mut conn, row.conversation_id, Visible::to(caller)?).await?;
-        if conversation.encrypted {
-            return Err(Error::new(Reason::ResourceConflict, "an encrypted conversation takes ciphertext alone"));
-        }
         conn.transaction(async |conn| {
             require_room(conn, caller.account_id).await?;
             row.insert(conn).await?;
-            NewJob::new(app, JOB, &row.id)?.at(row.send_at).enqueue(conn).await
+            job(app, &row)?.enqueue(conn).await
         })
         .await?;
         Ok((&row).into())
@@ -154,8 +154,9 @@ impl MessagingService {
                         require_room(conn, caller.account_id).await?;
                     }
                     (row.send_at, row.refused_reason, row.refused_at) = (at, None, None);
-                    // The job of the time before finds that the message is not due.
-                    NewJob::new(app, JOB, &row.id)?.at(at).enqueue(conn).await?;
+                    // If that runs already, it waits for this, and finds that the message is not due.
+                    jobs::cancel(conn, JOB, &row.id.to_string()).await?;
+                    job(app, &row)?.enqueue(conn).await?;
                 }
                 row.store(conn).await?;
                 Ok::<_, Error>(row)
@@ -177,6 +178,11 @@ impl MessagingService {
         let scheduled_messages = rows.iter().map(contract::ScheduledMessage::from).collect();
         Ok(ListScheduledMessagesResponse { scheduled_messages, next_page_token })
     }
+}
+
+/// What sends a message when it is due.
+fn job(app: &App, row: &ScheduledMessage) -> Result<NewJob, Error> {
+    Ok(NewJob::new(app, JOB, &row.id)?.at(row.send_at).unique(row.id.to_string()))
 }
 
 /// Refuses one more message that waits than an account may have.
@@ -243,9 +249,13 @@ impl Contract for MessagingService {
         let caller = Caller::of(request.extensions())?;
         let id = wire::id("scheduled_message_id", &request.get_ref().scheduled_message_id)?;
         let mut conn = self.app().db.get().await.map_err(Status::from)?;
-        if !ScheduledMessage::delete(&mut conn, id, caller.account_id).await? {
-            return Err(no_message().into());
-        }
+        let cancelled = conn.transaction(async |conn| {
+            if !ScheduledMessage::delete(conn, id, caller.account_id).await? {
+                return Err(no_message());
+            }
+            jobs::cancel(conn, JOB, &id.to_string()).await
+        });
+        cancelled.await?;
         Ok(Response::new(CancelScheduledMessageResponse {}))
     }
 }

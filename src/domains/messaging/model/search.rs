@@ -15,7 +15,7 @@ use crate::kernel::error::Error;
 use crate::proto::rialto::messaging::v1::SubscribeResponse;
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 
-/// Conversations that one transaction reads, events that it reads of each, and messages after which it reads no more of them:
+/// Conversations that one transaction reads, events that it reads of each, and messages after which it reads no more:
 /// reducing a long text to its words takes milliseconds.
 const CONVERSATIONS: i64 = 100;
 const EVENTS: i64 = 200;
@@ -46,14 +46,15 @@ enum Change {
 /// other conversations.
 pub async fn index_some(conn: &mut Conn, languages: &[String], now: DateTime<Utc>) -> Result<usize, Error> {
     let begin = "INSERT INTO search_progress (conversation_id, seq) \
-                 SELECT c.id, 0 FROM conversations c WHERE c.search_pending \
+                 SELECT c.id, 0 FROM conversations c WHERE c.search_pending AND NOT c.encrypted \
                      AND NOT EXISTS (SELECT FROM search_progress p WHERE p.conversation_id = c.id) \
                  ORDER BY c.id LIMIT $1 ON CONFLICT DO NOTHING";
     diesel::sql_query(begin).bind::<BigInt, _>(BATCH).execute(conn).await?;
     conn.transaction(async |conn| {
         let find = "SELECT p.conversation_id, p.seq, c.last_seq FROM conversations c \
                     JOIN search_progress p ON p.conversation_id = c.id \
-                    WHERE c.search_pending AND p.seq < c.last_seq LIMIT $1 FOR UPDATE OF p SKIP LOCKED";
+                    WHERE c.search_pending AND NOT c.encrypted AND p.seq < c.last_seq LIMIT $1 \
+                    FOR UPDATE OF p SKIP LOCKED";
         let behind: Vec<Behind> = diesel::sql_query(find).bind::<BigInt, _>(CONVERSATIONS).load(conn).await?;
         let (mut read, mut changes) = (Vec::new(), BTreeMap::new());
         for conversation in behind {
@@ -90,8 +91,8 @@ fn change(event: &SubscribeResponse) -> Option<(i64, Change)> {
     }
 }
 
-/// Makes the documents of messages as they are now. Locks the messages: whoever takes their content away meanwhile waits, and
-/// then finds the documents.
+/// Makes the documents of messages as they are now. Locks the messages: whoever takes their content away meanwhile waits,
+/// and then finds the documents.
 async fn store(
     conn: &mut Conn,
     changes: &BTreeMap<(Uuid, i64), Change>,
@@ -204,7 +205,8 @@ impl Search<'_> {
                 SELECT d.conversation_id, d.seq, d.created_at FROM message_documents d \
                 JOIN unnest($1, $2) AS mine (conversation_id, since) \
                     ON mine.conversation_id = d.conversation_id AND d.created_at >= mine.since \
-                JOIN messages m ON m.conversation_id = d.conversation_id AND m.seq = d.seq AND m.created_at = d.created_at \
+                JOIN messages m \
+                    ON m.conversation_id = d.conversation_id AND m.seq = d.seq AND m.created_at = d.created_at \
                 WHERE d.document @@ message_query($3, $4) AND d.created_at >= $5 \
                     AND m.deleted_at IS NULL AND m.text <> '' AND (m.expires_at IS NULL OR m.expires_at > $6) \
                     AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.account_id = $7 \
