@@ -33,7 +33,7 @@ export async function run(world) {
     const send = async (count) => {
       for (let i = 0; i < count; i += 1) {
         sent += 1;
-        await ann.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: String(sent), text: `text ${sent}` });
+        await ann.messaging.sendMessage({ conversationId: conversation.id, clientMessageId: String(sent), content: { case: "text", value: `text ${sent}` } });
       }
     };
     const proxy = await Proxy.start(world.url);

@@ -2,7 +2,8 @@
 //!
 //! Promises: a message is acknowledged after it was committed, and is then never lost, doubled or reordered; the numbers
 //! of a conversation have no hole; whoever comes back with the last number it saw gets exactly what it missed; only
-//! members see anything, and others are told that there is nothing.
+//! members see anything, and others are told that there is nothing; an encrypted conversation holds nothing that the server
+//! could read, and takes a message only for exactly the devices that its members have.
 //!
 //! Others may call: [`contacts`] (`keys`: who may see whose devices) and [`seed_conversation`] (demo data).
 

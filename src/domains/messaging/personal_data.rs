@@ -27,7 +27,7 @@ pub const PERSONAL_DATA: Part = Part {
                           are encrypted as the server has them (EncryptedContent in protobuf's encoding, in base64): only \
                           your devices can read them.",
             query: "SELECT m.conversation_id, m.seq, m.id, m.sender_id, m.client_message_id, m.text, \
-                    encode(m.ciphertext, 'base64') AS ciphertext, m.created_at, m.edited_at, m.deleted_at \
+                    translate(encode(m.ciphertext, 'base64'), E'\\n', '') AS ciphertext, m.created_at, m.edited_at, m.deleted_at \
                     FROM conversation_members c JOIN messages m ON m.conversation_id = c.conversation_id \
                     AND (c.left_at IS NULL OR m.created_at <= c.left_at) \
                     WHERE c.account_id = $1 ORDER BY m.conversation_id, m.seq",
@@ -136,6 +136,16 @@ pub const PERSONAL_DATA: Part = Part {
         "DELETE FROM scheduled_messages WHERE account_id = $1",
         "DELETE FROM hidden_messages WHERE account_id = $1",
         "DELETE FROM message_reactions WHERE account_id = $1",
+        // In the envelopes of what others have sent to it: what they hold nobody can read any more, and whose they were is
+        // forgotten. In protobuf's encoding an id is its 36 characters; one envelope of each message at a time.
+        "UPDATE messages SET ciphertext = overlay(ciphertext \
+             PLACING convert_to('00000000-0000-0000-0000-000000000000', 'UTF8') \
+             FROM position(convert_to($1::text, 'UTF8') IN ciphertext) FOR 36) \
+         WHERE (conversation_id, seq) IN ( \
+             SELECT m.conversation_id, m.seq FROM conversation_members c \
+             JOIN messages m ON m.conversation_id = c.conversation_id \
+             WHERE c.account_id = $1 AND m.ciphertext IS NOT NULL \
+             AND position(convert_to($1::text, 'UTF8') IN m.ciphertext) > 0 LIMIT 1000)",
         "DELETE FROM conversation_members WHERE account_id = $1",
     ],
 };

@@ -43,8 +43,8 @@ const MESSAGES_OLDEST_FIRST: u8 = 3;
 /// Events that wait for a stream's window. The rest waits in the topic or in Postgres.
 const STREAM_BUFFER: usize = 16;
 
-/// Bytes of ciphertext that are read for an answer.
-const ROOM: usize = 4 << 20;
+/// Bytes of ciphertext that are read for a list of conversations.
+const ROOM: usize = 2 << 20;
 
 /// The service.
 #[derive(Clone)]
@@ -246,7 +246,8 @@ impl MessagingService {
         let mut rows = model::Message::page(&mut conn, view, id, from, size + 1).await?;
         let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
         let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
-        model::Message::read_ciphertexts(&mut conn, &mut rows, ROOM).await?;
+        // The page is small enough already.
+        model::Message::read_ciphertexts(&mut conn, &mut rows, usize::MAX).await?;
         Ok(ListMessagesResponse { messages: with_reactions(&mut conn, &viewer, id, &rows).await?, next_page_token })
     }
 }

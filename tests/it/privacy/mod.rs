@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use futures_util::future::join_all;
+use prost::Message;
 use reqwest::Method;
+use rialto::proto::rialto::messaging::v1::{EncryptedContent, Envelope, EnvelopeType};
 use rialto::proto::rialto::privacy::v1::privacy_service_client::PrivacyServiceClient;
 use rialto::proto::rialto::privacy::v1::{DownloadExportRequest, ExportState, GetExportRequest, RequestExportRequest};
 use rialto::server::personal_data::PARTS;
@@ -113,10 +115,23 @@ async fn live(world: &World, node: &Node) -> Lives {
     admin.post(node, &format!("/v1/accounts/{}/roles", ann.id), assign).await.ok();
     ann.post(node, "/v1/auth/forgot-password", json!({ "email": ann.email })).await.ok();
     let mut database = world.database().await;
+    // For two of her devices.
+    let envelope = |device_id: u128| Envelope {
+        account_id: ann.id.clone(),
+        device_id: uuid::Uuid::from_u128(device_id).to_string(),
+        registration_id: 7,
+        r#type: EnvelopeType::SealedBox.into(),
+        ciphertext: vec![9; 99],
+    };
+    let content = EncryptedContent { envelopes: vec![envelope(1), envelope(2)], ..Default::default() };
+    let ciphertext: String = content.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
     // What other ways lead to as well, but not in a moment.
     let rows = format!(
         "INSERT INTO idempotency_keys (account_id, method, key, request_hash, created_at, response)
              VALUES ('{id}', 'm', 'k', '', now(), convert_to('{email}', 'UTF8'));
+         INSERT INTO messages (conversation_id, seq, created_at, id, sender_id, client_message_id, ordinal, text, ciphertext)
+             SELECT '{with_bob}', seq, now(), gen_random_uuid(), sender, seq, seq, '', decode('{ciphertext}', 'hex')
+             FROM (VALUES (101, '{id}'::uuid), (102, '{bob}'::uuid)) AS sent (seq, sender);
          INSERT INTO backup_codes (account_id, hash, created_at) VALUES ('{id}', 'x', now());
          INSERT INTO login_challenges (hash, account_id, credentials, client, expires_at)
              VALUES ('h', '{id}', '', '', now() + interval '1 year');
@@ -249,7 +264,8 @@ async fn an_archive_has_what_is_held_about_somebody_and_nothing_of_others_and_no
         let of = messages.iter().filter(|message| message["conversation_id"] == id);
         of.map(|message| message["text"].as_str().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!((messages.len(), texts(&with_bob)), (3, vec!["from annika-qx", "from bob"]));
+    assert_eq!((messages.len(), texts(&with_bob)), (5, vec!["from annika-qx", "from bob", "", ""]));
+    assert_eq!(messages.iter().filter(|message| message["ciphertext"].is_string()).count(), 2);
     assert_eq!(files["messages/message-edits.json"].as_array().unwrap().len(), 2);
     assert_eq!(files["messages/reactions.json"].as_array().unwrap().len(), 2);
     assert_eq!(files["messages/scheduled-messages.json"][0]["text"], "happy birthday from annika-qx");
