@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 
+use super::heads;
 use super::model::{self, Conversation, Member, Visible, event};
 use super::service::MessagingService;
 use crate::kernel::account_events::{self, Announcement};
@@ -72,7 +73,7 @@ impl MessagingService {
         self.sequences().announce(vec![(id, news.event)]).await;
         self.app().account_events.announce(news.accounts).await;
         self.heads().advance(id, seq);
-        self.heads().tell_nodes(std::iter::once((id, seq))).await;
+        heads::tell_servers(&self.app().bus, [(id, seq)]).await;
     }
 }
 

@@ -11,11 +11,12 @@ use diesel_async::AsyncConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
-use super::heads::Heads;
+use super::heads::{self, Heads};
 use super::model::partitions::Partitions;
 use super::model::{Content, NewMessage};
 use super::wire;
 use crate::kernel::app::App;
+use crate::kernel::bus::Bus;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::sequence::Sequences;
 use crate::proto::rialto::messaging::v1::{Message, SubscribeResponse};
@@ -61,7 +62,7 @@ impl Committer {
         partitions: &Partitions,
     ) -> Self {
         let (announce, announced) = mpsc::channel(ANNOUNCED);
-        tokio::spawn(announce_to_nodes(sequences.clone(), Arc::clone(heads), announced));
+        tokio::spawn(announce_to_nodes(sequences.clone(), Arc::clone(&app.bus), announced));
         let lane = |_| {
             let (sender, receiver) = mpsc::channel(WAITING);
             let (sequences, heads, announce) = (sequences.clone(), Arc::clone(heads), announce.clone());
@@ -156,13 +157,13 @@ impl Lane {
 /// Tells the other nodes what was committed here, as many at a time as there are.
 async fn announce_to_nodes(
     sequences: Sequences<SubscribeResponse>,
-    heads: Arc<Heads>,
+    bus: Arc<Bus>,
     mut committed: mpsc::Receiver<(Uuid, SubscribeResponse)>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while committed.recv_many(&mut batch, BATCH).await > 0 {
         sequences.tell_nodes(&batch).await;
-        heads.tell_nodes(batch.iter().map(|(id, event)| (*id, event.seq))).await;
+        heads::tell_servers(&bus, batch.iter().map(|(id, event)| (*id, event.seq))).await;
         batch.clear();
     }
 }

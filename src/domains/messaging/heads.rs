@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::model::{Conversation, Member};
 use crate::kernel::account_events::Event;
 use crate::kernel::app::App;
+use crate::kernel::bus::Bus;
 use crate::kernel::error::Error;
 use crate::proto::rialto::account::v1::{ConversationHead, ConversationRead};
 
@@ -24,6 +25,21 @@ const SWEEP_ALONE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(10);
 /// Conversations that are asked for at a time.
 const ASKED: usize = 5000;
+
+/// Tells all servers how far conversations have got.
+pub async fn tell_servers(bus: &Bus, heads: impl IntoIterator<Item = (Uuid, i64)>) {
+    let mut newest: HashMap<Uuid, i64> = HashMap::new();
+    for (id, seq) in heads {
+        let head = newest.entry(id).or_default();
+        *head = seq.max(*head);
+    }
+    let records: Vec<_> =
+        newest.iter().flat_map(|(id, seq)| [id.as_bytes().as_slice(), &seq.to_be_bytes()].concat()).collect();
+    // The sweep finds what they are not told.
+    if let Err(error) = bus.publish([(HEADS.to_owned(), Bytes::from(records))]).await {
+        tracing::debug!(%error, "the servers were not told how far conversations have got");
+    }
+}
 
 /// The heads of the conversations that are followed on this node.
 pub struct Heads {
@@ -76,20 +92,6 @@ impl Heads {
         }
     }
 
-    /// Tells the other nodes.
-    pub async fn tell_nodes(&self, heads: impl Iterator<Item = (Uuid, i64)>) {
-        let mut newest: HashMap<Uuid, i64> = HashMap::new();
-        for (id, seq) in heads {
-            let head = newest.entry(id).or_default();
-            *head = seq.max(*head);
-        }
-        let records: Vec<_> =
-            newest.iter().flat_map(|(id, seq)| [id.as_bytes().as_slice(), &seq.to_be_bytes()].concat()).collect();
-        // The sweep finds what they are not told.
-        if let Err(error) = self.app.bus.publish([(HEADS.to_owned(), Bytes::from(records))]).await {
-            tracing::debug!(%error, "the other nodes were not told how far conversations have got");
-        }
-    }
 
     /// Tells the other streams of an account how far it has read a conversation.
     pub async fn read(&self, member: &Member, unread_count: i64) {

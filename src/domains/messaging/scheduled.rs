@@ -8,6 +8,7 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::heads;
 use super::model::{self, Content, NewMessage, ScheduledMessage, Visible, partitions};
 use super::service::MessagingService;
 use crate::domains::auth;
@@ -88,6 +89,7 @@ async fn send(app: &App, id: Uuid) -> Result<(), Error> {
     if let Some(message) = sent {
         let event = SubscribeResponse::from(&message);
         sequence::tell_servers(&app.bus, message.conversation_id, &event).await;
+        heads::tell_servers(&app.bus, [(message.conversation_id, message.seq)]).await;
     }
     Ok(())
 }

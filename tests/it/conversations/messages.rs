@@ -39,10 +39,10 @@ async fn an_edit_is_told_and_what_was_said_before_stays_readable() {
     let mut seen = Events::open(&other, &bob, &id, "", None).await;
     let edited = patch(&ann, &node, &message(&id, 1), json!({ "text": "first" })).await.ok();
     assert_eq!((&edited["text"], edited["editedAt"].is_string()), (&json!("first"), true));
+    assert_eq!(expect(&mut seen, "edited").await["text"], "first");
     // Saying the same once more is no edit.
     patch(&ann, &node, &message(&id, 1), json!({ "text": "first" })).await.ok();
     patch(&ann, &node, &message(&id, 1), json!({ "text": "First", "mentions": [bob.id] })).await.ok();
-    assert_eq!(expect(&mut seen, "edited").await["text"], "first");
     let last = seen.next().await.unwrap();
     assert_eq!((last.name.as_str(), last.id.as_str()), ("edited", "3"));
     assert_eq!(last.data["edited"]["details"]["mentions"], json!([bob.id]));
