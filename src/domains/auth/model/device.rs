@@ -10,7 +10,7 @@ use crate::kernel::error::Error;
 use crate::kernel::rng::hash_token;
 use crate::schema::{accounts, known_devices};
 
-/// An account knows so many; beyond them the one that was seen longest ago is forgotten.
+/// An account knows so many; beyond them the one that was seen longest ago, to the day, is forgotten.
 const KNOWN: usize = 50;
 
 /// A device, as it is stored: the hash of the token that it keeps.
