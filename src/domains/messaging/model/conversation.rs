@@ -208,7 +208,7 @@ impl Member {
             return Ok(None);
         }
         let admin = members.iter().find(|member| member.role == ADMIN);
-        let first = admin.or_else(|| members.iter().next()).cloned();
+        let first = admin.or_else(|| members.as_slice().first()).cloned();
         let Some(mut heir) = first else { return Ok(None) };
         heir.role = OWNER.to_owned();
         heir.store(conn).await?;

@@ -160,7 +160,7 @@ impl Message {
             From::After(seq) => visible.filter(messages::seq.gt(seq)).order(messages::seq.asc()).load(conn).await?,
             From::Before(seq) => visible.filter(messages::seq.lt(seq)).order(messages::seq.desc()).load(conn).await?,
         };
-        Ok(rows.into_iter().map(|row| row.as_of(view.now)).collect())
+        Ok(rows.into_iter().map(|row| row.shown_at(view.now)).collect())
     }
 
     /// One of the messages that an account sees.
@@ -170,7 +170,7 @@ impl Message {
     }
 
     /// Without its content, if it has disappeared.
-    fn as_of(mut self, now: DateTime<Utc>) -> Self {
+    fn shown_at(mut self, now: DateTime<Utc>) -> Self {
         if let Some(expired) = self.expires_at.filter(|at| *at <= now) {
             self.deleted_at = self.deleted_at.or(Some(expired));
             self.text.clear();

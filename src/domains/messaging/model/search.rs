@@ -199,20 +199,27 @@ impl Search<'_> {
     /// The messages, the newest first.
     pub async fn run(&self, conn: &mut Conn) -> Result<Vec<Hit>, Error> {
         let (ids, times): (Vec<_>, Vec<_>) = self.conversations.iter().copied().unzip();
-        // Before it, there is nothing to look for: partitions are left out.
+        // Before that, there is nothing to look for.
         let since = times.iter().min().copied().unwrap_or(self.now);
+        // Partition by partition, the newest first, until there are enough: what is frequent is found in the newest alone.
         let query = "WITH found AS MATERIALIZED ( \
-                SELECT d.conversation_id, d.seq, d.created_at FROM message_documents d \
-                JOIN unnest($1, $2) AS mine (conversation_id, since) \
-                    ON mine.conversation_id = d.conversation_id AND d.created_at >= mine.since \
-                JOIN messages m \
-                    ON m.conversation_id = d.conversation_id AND m.seq = d.seq AND m.created_at = d.created_at \
-                WHERE d.document @@ message_query($3, $4) AND d.created_at >= $5 \
-                    AND m.deleted_at IS NULL AND m.text <> '' AND (m.expires_at IS NULL OR m.expires_at > $6) \
-                    AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.account_id = $7 \
-                        AND h.conversation_id = d.conversation_id AND h.message_seq = d.seq) \
-                    AND ($8 IS NULL OR (d.created_at, d.conversation_id, d.seq) < ($8, $9, $10)) \
-                ORDER BY d.created_at DESC, d.conversation_id DESC, d.seq DESC LIMIT $11) \
+                SELECT f.conversation_id, f.seq, f.created_at FROM ( \
+                    SELECT starts_at, ends_at FROM message_partitions \
+                    WHERE ends_at > $5 AND ($8 IS NULL OR starts_at <= $8) ORDER BY starts_at DESC) p \
+                CROSS JOIN LATERAL ( \
+                    SELECT d.conversation_id, d.seq, d.created_at FROM message_documents d \
+                    JOIN messages m \
+                        ON m.conversation_id = d.conversation_id AND m.seq = d.seq AND m.created_at = d.created_at \
+                    WHERE d.document @@ message_query($3, $4) AND d.conversation_id = ANY($1) \
+                        AND d.created_at >= p.starts_at AND d.created_at < p.ends_at \
+                        AND m.created_at >= p.starts_at AND m.created_at < p.ends_at \
+                        AND d.created_at >= ($2)[array_position($1, d.conversation_id)] \
+                        AND m.deleted_at IS NULL AND m.text <> '' AND (m.expires_at IS NULL OR m.expires_at > $6) \
+                        AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.account_id = $7 \
+                            AND h.conversation_id = d.conversation_id AND h.message_seq = d.seq) \
+                        AND ($8 IS NULL OR (d.created_at, d.conversation_id, d.seq) < ($8, $9, $10)) \
+                    ORDER BY d.created_at DESC, d.conversation_id DESC, d.seq DESC LIMIT $11) f \
+                LIMIT $11) \
             SELECT m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.ordinal, m.text, m.details, \
                 m.created_at, m.edited_at, m.deleted_at, m.expires_at, octet_length(m.ciphertext) AS ciphertext, \
                 message_passages(m.text, $3, $4) AS passages FROM found JOIN messages m \
