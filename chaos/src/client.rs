@@ -251,6 +251,7 @@ impl Client {
                 page_size: 200,
                 page_token,
                 after_seq: Some(0),
+                ..Default::default()
             };
             let page = client.list_messages(account.request(request)).await?.into_inner();
             stored.extend(page.messages.iter().map(entry));
