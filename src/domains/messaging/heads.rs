@@ -92,7 +92,6 @@ impl Heads {
         }
     }
 
-
     /// Tells the other streams of an account how far it has read a conversation.
     pub async fn read(&self, member: &Member, unread_count: i64) {
         let (account, id, read_seq) = (member.account_id, member.conversation_id, member.read_seq);

@@ -12,6 +12,9 @@ use crate::proto::rialto::messaging::v1::{
     ReactionCount, SubscribeResponse, message, subscribe_response,
 };
 
+/// Characters of a last message that come with its conversation.
+const SHOWN: usize = 500;
+
 impl From<&model::Message> for Message {
     fn from(message: &model::Message) -> Self {
         Self {
@@ -121,11 +124,22 @@ pub fn own_conversation(
     members: impl Iterator<Item = Uuid>,
 ) -> Conversation {
     Conversation {
-        last_message: last_message.map(|message| viewer.narrow(message.into())),
+        last_message: last_message.map(|message| viewer.narrow(shortened(message))),
         unread_count: unread(row, member),
         membership: Some(membership(member)),
         ..conversation(row, members)
     }
+}
+
+/// A message as lists of conversations show it: two hundred long ones would be more than an answer holds.
+fn shortened(row: &model::Message) -> Message {
+    let mut message = Message::from(row);
+    if let Some(message::Content::Text(text)) = &mut message.content
+        && let Some((end, _)) = text.char_indices().nth(SHOWN)
+    {
+        text.truncate(end);
+    }
+    message
 }
 
 /// How many messages a member has not read.

@@ -153,7 +153,7 @@ pub async fn empty_expired(conn: &mut Conn, now: DateTime<Utc>) -> Result<usize,
                          SELECT conversation_id, seq, created_at FROM messages \
                          WHERE expires_at <= $1 AND deleted_at IS NULL ORDER BY expires_at LIMIT $2 \
                          FOR NO KEY UPDATE SKIP LOCKED) \
-                     UPDATE messages m SET text = '', details = NULL, deleted_at = m.expires_at FROM expired e \
+                     UPDATE messages m SET text = '', details = NULL, ciphertext = NULL, deleted_at = m.expires_at FROM expired e \
                      WHERE m.conversation_id = e.conversation_id AND m.seq = e.seq AND m.created_at = e.created_at \
                      RETURNING m.conversation_id, m.seq";
         let some = diesel::sql_query(query).bind::<Timestamptz, _>(now).bind::<BigInt, _>(BATCH);
