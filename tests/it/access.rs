@@ -181,7 +181,8 @@ async fn row(node: &Node, accounts: &Accounts<'_>, rule: &Rule, routes: &[(Metho
                 None => None,
             };
             // No id, and too long for a handle.
-            let route = (verb.clone(), fill(path, |_| "x".repeat(100)));
+            let fill_with = |name: &str| if name == "seq" { "1".into() } else { "x".repeat(100) };
+            let route = (verb.clone(), fill(path, fill_with));
             let over_rest = over_rest(node, &route, token.as_deref(), &json!({})).await;
             assert_eq!(over_rest, mark, "{verb} {path} for {role:?}, which gRPC answers otherwise");
         }
@@ -204,6 +205,9 @@ fn required(pool: &DescriptorPool, rule: &Rule, value: impl Fn(&str) -> String) 
         if asks("uuid") || asks("min_len") {
             fields.insert(field.name().to_owned(), value(field.name()));
         }
+    }
+    if input(pool, rule).get_field_by_name("seq").is_some() {
+        fields.insert("seq".into(), value("seq"));
     }
     fields
 }
@@ -242,15 +246,18 @@ impl People {
         people
     }
 
-    /// New objects of the owner, by the names of the fields that name them.
-    async fn objects(&self, node: &Node) -> BTreeMap<&'static str, String> {
-        let conversation = self.owner.conversation(node, &[&self.third]).await;
-        self.owner.send(node, &conversation, "a message").await;
+    /// A new object of the owner, by the name of the field that names it.
+    async fn object(&self, node: &Node, is_role: bool) -> (&'static str, String) {
+        if !is_role {
+            let conversation = self.owner.conversation(node, &[&self.third]).await;
+            self.owner.send(node, &conversation, "a message").await;
+            return ("conversation_id", conversation);
+        }
         let name = Uuid::from_bytes(Rng.bytes().unwrap()).to_string();
         let role = self.owner.post(node, "/v1/roles", json!({ "name": name })).await.ok();
         let path = format!("/v1/accounts/{}/roles", self.third.id);
         self.owner.post(node, &path, json!({ "role_id": role["id"] })).await.ok();
-        BTreeMap::from([("conversation_id", conversation), ("role_id", role["id"].as_str().unwrap().to_owned())])
+        ("role_id", role["id"].as_str().unwrap().to_owned())
     }
 
     /// What owner and other are told of an object; nothing where the method names none.
@@ -264,7 +271,8 @@ impl People {
             let fields = self.fields(node, pool, rule).await;
             let mut message = DynamicMessage::new(input(pool, rule));
             for (name, value) in &fields {
-                message.set_field_by_name(name, Field::String(value.clone()));
+                let value = if name == "seq" { Field::I64(1) } else { Field::String(value.clone()) };
+                message.set_field_by_name(name, value);
             }
             let mark = over_grpc(node, rule, Some(&person.token), message.encode_to_vec()).await;
             for (verb, path) in routes {
@@ -288,13 +296,15 @@ impl People {
     }
 
     async fn fields(&self, node: &Node, pool: &DescriptorPool, rule: &Rule) -> BTreeMap<String, String> {
-        let objects = self.objects(node).await;
+        let is_role = input(pool, rule).get_field_by_name("role_id").is_some();
+        let (field, object) = self.object(node, is_role).await;
         required(pool, rule, |name| match name {
+            name if name == field => object.clone(),
             "account_id" => self.third.id.clone(),
             // The message that was sent.
             "seq" => "1".into(),
             "emoji" => "👍".into(),
-            _ => objects.get(name).cloned().unwrap_or_else(|| "x".into()),
+            _ => "x".into(),
         })
     }
 }

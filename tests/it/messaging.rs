@@ -54,7 +54,10 @@ async fn a_conversation_is_created_listed_and_written_to_over_rest() {
     let sent = ann.post(&node, &path, json!({ "clientMessageId": "1", "text": "Hi" })).await.ok();
     let mut fields: Vec<_> = sent.as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
-    assert_eq!(fields, ["clientMessageId", "conversationId", "createdAt", "id", "senderId", "seq", "text"]);
+    assert_eq!(
+        fields,
+        ["clientMessageId", "conversationId", "createdAt", "id", "reactions", "senderId", "seq", "text"]
+    );
     assert_eq!((number(&sent["seq"]), sent["text"].as_str()), (1, Some("Hi")));
 
     let listed = bob.get(&node, "/v1/conversations").await.ok();

@@ -131,6 +131,14 @@ pub const PERSONAL_DATA: Part = Part {
              SELECT e.conversation_id, e.seq FROM conversation_members c \
              JOIN conversation_events e ON e.conversation_id = c.conversation_id \
              WHERE c.account_id = $1 AND position(convert_to($1::text, 'UTF8') IN e.event) > 0 LIMIT 5000)",
+        "UPDATE account_events SET event = overlay(event \
+                 PLACING convert_to('00000000-0000-0000-0000-000000000000', 'UTF8') \
+                 FROM position(convert_to($1::text, 'UTF8') IN event)) \
+         WHERE (account_id, seq) IN ( \
+             SELECT e.account_id, e.seq FROM conversation_members c \
+             JOIN conversation_members o ON o.conversation_id = c.conversation_id AND o.account_id <> c.account_id \
+             JOIN account_events e ON e.account_id = o.account_id \
+             WHERE c.account_id = $1 AND position(convert_to($1::text, 'UTF8') IN e.event) > 0 LIMIT 5000)",
         "DELETE FROM jobs WHERE kind = 'messaging.scheduled' AND unique_key IN ( \
              SELECT id::text FROM scheduled_messages WHERE account_id = $1)",
         "DELETE FROM scheduled_messages WHERE account_id = $1",

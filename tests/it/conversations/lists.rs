@@ -91,3 +91,15 @@ async fn each_conversation_comes_with_its_last_message_and_what_one_has_not_read
         (&json!("3"), &json!("3"), &json!("4"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_message_of_a_conversation_is_cut() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let id = ann.conversation(&node, &[&bob]).await;
+    let long = json!({ "clientMessageId": "1", "text": "🐳".repeat(501) });
+    ann.post(&node, &path(&id, "/messages"), long).await.ok();
+    let got = bob.get(&node, &path(&id, "")).await.ok();
+    assert_eq!(got["lastMessage"]["text"], "🐳".repeat(500));
+}

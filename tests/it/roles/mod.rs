@@ -323,7 +323,7 @@ async fn abilities_are_packed_as_casl_reads_them() {
     let rules = async |user: &User| user.get(&node, "/v1/roles/my-abilities").await.ok()["rules"].clone();
     assert_eq!(rules(&admin).await, json!([["manage", "all"]]));
     let packed = rules(&bob).await;
-    assert!(packed.as_array().unwrap().contains(&json!(["create,read", "conversations"])), "{packed}");
+    assert!(packed.as_array().unwrap().contains(&json!(["create,read,update", "conversations"])), "{packed}");
     let grants = [
         own(deny("conversations:read")),
         titled(deny("conversations:read"), "secret"),
@@ -339,7 +339,7 @@ async fn abilities_are_packed_as_casl_reads_them() {
     assert_eq!(
         of("conversations"),
         [
-            &json!(["create,read", "conversations"]),
+            &json!(["create,read,update", "conversations"]),
             &json!(["read", "conversations", { "createdBy": bob.id }, 1]),
             &json!(["read", "conversations", { "title": "secret" }, 1]),
         ]
