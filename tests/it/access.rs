@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use diesel_async::SimpleAsyncConnection;
 use prost::Message;
 use prost::bytes::{Buf, BufMut};
-use prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value as Field};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, Value as Field};
 use reqwest::Method;
 use rialto::domains::auth::Keys;
 use rialto::kernel::policy::{BUILT_IN, RULES, Rule};
@@ -195,7 +195,9 @@ async fn row(node: &Node, accounts: &Accounts<'_>, rule: &Rule, routes: &[(Metho
 fn required(pool: &DescriptorPool, rule: &Rule, value: impl Fn(&str) -> String) -> BTreeMap<String, String> {
     let rules = pool.get_extension_by_name("buf.validate.field").unwrap();
     let mut fields = BTreeMap::new();
-    for field in input(pool, rule).fields().filter(|field| field.kind() == Kind::String && !field.is_list()) {
+    let is_optional = |field: &FieldDescriptor| field.containing_oneof().is_some_and(|oneof| oneof.is_synthetic());
+    let is_string = |field: &FieldDescriptor| field.kind() == Kind::String && !field.is_list() && !is_optional(field);
+    for field in input(pool, rule).fields().filter(is_string) {
         let options = field.options();
         let rules = options.get_extension(&rules);
         let string =
@@ -286,7 +288,12 @@ impl People {
                 };
                 let in_body = fields.iter().filter(|(field, _)| !path.contains(&format!("{{{}}}", camel(field))));
                 let body = in_body.map(|(field, value)| (field.clone(), json!(value))).collect();
-                let route = (verb.clone(), fill(path, by_json_name));
+                let mut filled = fill(path, by_json_name);
+                if *verb == Method::GET && !path.contains('{') {
+                    let query = fields.iter().map(|(field, value)| format!("{field}={value}"));
+                    filled = format!("{filled}?{}", query.collect::<Vec<_>>().join("&"));
+                }
+                let route = (verb.clone(), filled);
                 let over_rest = over_rest(node, &route, Some(&person.token), &Value::Object(body)).await;
                 assert_eq!(over_rest, mark, "{verb} {path} for {}, which gRPC answers otherwise", person.email);
             }
