@@ -186,7 +186,7 @@ async fn what_comes_with_a_text_comes_back_and_nobody_says_that_something_was_fo
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     let id = ann.conversation(&node, &[&bob]).await;
     ann.send(&node, &id, "question").await;
-    let file = uuid::Uuid::new_v4().to_string();
+    let file = "01a1ff59-b843-7c67-a0ad-ad0a7af1c151";
     let details = json!({
         "replyToSeq": 1, "mentions": [ann.id], "attachments": [{ "fileId": file, "name": "plan.pdf" }], "tipId": file,
         "forwarded": { "senderId": ann.id },
