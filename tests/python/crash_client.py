@@ -104,7 +104,7 @@ class Scene:
         with channel(self.server.banner["listen"]) as connection:
             stub = messaging_pb2_grpc.MessagingServiceStub(connection)
             answer = stub.SendMessage(request, metadata=bearer(self.bob), timeout=PATIENCE)
-        return json_format.MessageToDict(answer.message)
+        return json_format.MessageToDict(answer.message, always_print_fields_with_no_presence=True)
 
     def _list(self) -> list[dict]:
         """Everything, by pages."""
