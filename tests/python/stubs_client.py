@@ -100,7 +100,7 @@ def grpc_and_rest_say_the_same():
     page = alice.rest.get(f"/v1/conversations/{conversation}/messages").ok()
     expect_equal(page, {"messages": [as_rest(sent)], "nextPageToken": ""})
     posted = bob.post(conversation, "over REST")
-    fields = ["id", "conversationId", "seq", "senderId", "clientMessageId", "text", "createdAt"]
+    fields = ["id", "conversationId", "seq", "senderId", "clientMessageId", "text", "createdAt", "reactions"]
     expect_equal(sorted(posted), sorted(fields))
     listed = messaging.ListMessages(pb.ListMessagesRequest(conversation_id=conversation), **bob.call).messages
     expect_equal([as_rest(message) for message in listed][0], posted)
