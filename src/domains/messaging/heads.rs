@@ -138,8 +138,13 @@ impl Heads {
                 Ok(()) = link.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            let followed = self.app.account_events.latest.topics();
-            self.told().retain(|id, _| followed.contains(id));
+            let followed = {
+                // Before the topics are read: whoever begins to follow meanwhile waits, and is not taken out again.
+                let mut told = self.told();
+                let followed = self.app.account_events.latest.topics();
+                told.retain(|id, _| followed.contains(id));
+                followed
+            };
             let followed: Vec<_> = followed.into_iter().collect();
             for ids in followed.chunks(ASKED) {
                 let heads = async { Conversation::heads(&mut *self.app.db.get().await?, ids).await };
