@@ -34,12 +34,18 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ValidatingDecoder(PhantomData)
+        ValidatingDecoder::default()
     }
 }
 
 /// Decodes and validates `U`.
 pub struct ValidatingDecoder<U>(PhantomData<U>);
+
+impl<U> Default for ValidatingDecoder<U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
     type Item = U;

@@ -15,6 +15,7 @@ use tokio::sync::{OnceCell, watch};
 use uuid::Uuid;
 
 use crate::kernel::bus::Bus;
+use crate::kernel::encoded::Encoded;
 
 /// How many events a topic keeps, and how many bytes they have, encoded. The newest is kept in any case.
 const KEPT: usize = 256;
@@ -27,7 +28,7 @@ pub struct Hub<E> {
     channel: &'static str,
     topics: Mutex<HashMap<Uuid, Weak<Topic<E>>>>,
     /// Reads what another node says.
-    decode: fn(Bytes) -> Option<(Place, E)>,
+    decode: fn(Bytes) -> Option<(Place, Encoded<E>)>,
 }
 
 /// Where something belongs in a topic.
@@ -52,7 +53,7 @@ pub struct Topic<E> {
     subscribed: OnceCell<()>,
     ring: Mutex<Ring<E>>,
     head: watch::Sender<i64>,
-    values: Mutex<HashMap<(u8, Uuid), (u64, E)>>,
+    values: Mutex<HashMap<(u8, Uuid), (u64, Encoded<E>)>>,
     /// How often values have changed.
     changes: watch::Sender<u64>,
 }
@@ -60,14 +61,13 @@ pub struct Topic<E> {
 struct Ring<E> {
     /// The number of the newest event kept.
     last: i64,
-    /// With the bytes of each.
-    events: VecDeque<(usize, E)>,
+    events: VecDeque<Encoded<E>>,
     bytes: usize,
 }
 
-impl<E: prost::Message + Clone + 'static> Hub<E> {
+impl<E: prost::Message + 'static> Hub<E> {
     /// A hub whose events travel between nodes on `<channel>:<topic>`.
-    pub fn new(bus: Arc<Bus>, channel: &'static str, decode: fn(Bytes) -> Option<(Place, E)>) -> Arc<Self> {
+    pub fn new(bus: Arc<Bus>, channel: &'static str, decode: fn(Bytes) -> Option<(Place, Encoded<E>)>) -> Arc<Self> {
         Arc::new(Self { bus, channel, topics: Mutex::default(), decode })
     }
 
@@ -105,7 +105,7 @@ impl<E: prost::Message + Clone + 'static> Hub<E> {
     }
 
     /// Hands this node's readers an event that was committed, or a value.
-    pub fn publish(&self, id: Uuid, place: Place, said: E) {
+    pub fn publish(&self, id: Uuid, place: Place, said: Encoded<E>) {
         let topic = self.topics().get(&id).and_then(Weak::upgrade);
         if let Some(topic) = topic {
             topic.publish(place, said);
@@ -138,14 +138,14 @@ impl<E: prost::Message + Clone + 'static> Hub<E> {
 /// What a topic has for a reader.
 pub enum Ready<E> {
     /// The next events, in order, without a gap.
-    Events(Vec<E>),
+    Events(Vec<Encoded<E>>),
     /// There are some, but only Postgres still has them.
     InDatabase,
     /// None.
     Nothing,
 }
 
-impl<E: prost::Message + Clone> Topic<E> {
+impl<E: prost::Message> Topic<E> {
     /// Wakes a reader when the head moves.
     pub fn head(&self) -> watch::Receiver<i64> {
         self.head.subscribe()
@@ -160,9 +160,7 @@ impl<E: prost::Message + Clone> Topic<E> {
         let kept = i64::try_from(ring.events.len()).unwrap_or(i64::MAX);
         let first = ring.last - kept + 1;
         match usize::try_from(seq + 1 - first) {
-            Ok(skip) if ring.last > seq => {
-                Ready::Events(ring.events.iter().skip(skip).take(max).map(|(_, event)| event.clone()).collect())
-            }
+            Ok(skip) if ring.last > seq => Ready::Events(ring.events.iter().skip(skip).take(max).cloned().collect()),
             _ => Ready::InDatabase,
         }
     }
@@ -182,14 +180,14 @@ impl<E: prost::Message + Clone> Topic<E> {
     }
 
     /// The values that came after this many changes.
-    pub fn values(&self, since: u64) -> Vec<E> {
+    pub fn values(&self, since: u64) -> Vec<Encoded<E>> {
         let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new: Vec<_> = values.values().filter(|(change, _)| *change > since).collect();
         new.sort_unstable_by_key(|(change, _)| *change);
         new.into_iter().map(|(_, value)| value.clone()).collect()
     }
 
-    fn publish(&self, place: Place, said: E) {
+    fn publish(&self, place: Place, said: Encoded<E>) {
         match place {
             Place::Numbered(seq) => self.publish_event(seq, said),
             Place::Latest(kind, of) => {
@@ -201,7 +199,7 @@ impl<E: prost::Message + Clone> Topic<E> {
         }
     }
 
-    fn publish_event(&self, seq: i64, event: E) {
+    fn publish_event(&self, seq: i64, event: Encoded<E>) {
         {
             let mut ring = self.ring();
             if seq <= ring.last {
@@ -212,13 +210,12 @@ impl<E: prost::Message + Clone> Topic<E> {
                 ring.events.clear();
                 ring.bytes = 0;
             }
-            let bytes = event.encoded_len();
             ring.last = seq;
-            ring.bytes += bytes;
-            ring.events.push_back((bytes, event));
+            ring.bytes += event.bytes().len();
+            ring.events.push_back(event);
             while ring.events.len() > KEPT || (ring.bytes > KEPT_BYTES && ring.events.len() > 1) {
-                if let Some((gone, _)) = ring.events.pop_front() {
-                    ring.bytes -= gone;
+                if let Some(gone) = ring.events.pop_front() {
+                    ring.bytes -= gone.bytes().len();
                 }
             }
         }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod db;
+pub mod encoded;
 pub mod error;
 pub mod hub;
 pub mod jobs;

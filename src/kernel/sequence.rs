@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::kernel::bus::Bus;
 use crate::kernel::db::{Conn, Db};
+use crate::kernel::encoded::Encoded;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::hub::{self, Hub, Place, Ready, Topic};
 
@@ -65,7 +66,7 @@ impl<E: Event> Sequences<E> {
     /// Starts following what other nodes commit, until `stopping`.
     pub fn start(db: &Db, bus: &Arc<Bus>, stopping: &CancellationToken) -> Self {
         let decode = |payload: Bytes| {
-            let said = E::decode(payload).ok()?;
+            let said = Encoded::<E>::decode(payload).ok()?;
             Some((said.place(), said))
         };
         let sequences =
@@ -76,6 +77,7 @@ impl<E: Event> Sequences<E> {
 
     /// Hands committed events, with their sequences, to this node's readers and the other nodes.
     pub async fn announce(&self, events: Vec<(Uuid, E)>) {
+        let events: Vec<_> = events.into_iter().map(|(id, event)| (id, Encoded::new(event))).collect();
         for (id, event) in &events {
             self.publish(*id, event.clone());
         }
@@ -85,23 +87,24 @@ impl<E: Event> Sequences<E> {
     /// Hands a value to the readers of every node; without the bus, of this one.
     pub async fn tell_value(&self, id: Uuid, value: E) {
         // This node hears it by the bus too.
-        let message = (self.hub.channel(id), Bytes::from(value.encode_to_vec()));
+        let value = Encoded::new(value);
+        let message = (self.hub.channel(id), value.bytes().clone());
         if !self.bus.is_up() || self.bus.publish([message]).await.is_err() {
             self.hub.publish(id, value.place(), value);
         }
     }
 
     /// Hands a committed event to this node's readers.
-    pub fn publish(&self, id: Uuid, event: E) {
+    pub fn publish(&self, id: Uuid, event: Encoded<E>) {
         self.hub.publish(id, event.place(), event);
     }
 
     /// Hands committed events to the other nodes. If that does not work, they find them by the heads.
-    pub async fn tell_nodes(&self, events: &[(Uuid, E)]) {
+    pub async fn tell_nodes(&self, events: &[(Uuid, Encoded<E>)]) {
         if events.is_empty() {
             return;
         }
-        let message = |(id, event): &(Uuid, E)| (self.hub.channel(*id), Bytes::from(event.encode_to_vec()));
+        let message = |(id, event): &(Uuid, Encoded<E>)| (self.hub.channel(*id), event.bytes().clone());
         if let Err(error) = self.bus.publish(events.iter().map(message)).await {
             tracing::debug!(%error, channel = E::CHANNEL, "the other nodes were not told of new events");
         }
@@ -178,21 +181,26 @@ impl<E: Event> Reader<E> {
 
     /// The next events, or, when there are none, the values that have changed. An error if events are no longer kept, because
     /// the reader was away for so long.
-    pub async fn ready(&mut self) -> Result<Vec<E>, Error> {
+    pub async fn ready(&mut self) -> Result<Vec<Encoded<E>>, Error> {
         self.head.borrow_and_update();
         let events = match self.topic.after(self.seq, BATCH) {
             Ready::Events(events) => events,
-            Ready::InDatabase => self.read().await?,
+            // Boxed, because most readers wait, each with room for what it may have to do.
+            Ready::InDatabase => Box::pin(self.read()).await?,
             Ready::Nothing => Vec::new(),
         };
-        if let Some(Place::Numbered(seq)) = events.last().map(E::place) {
+        if let Some(Place::Numbered(seq)) = events.last().map(|event| event.place()) {
             self.seq = seq;
             return Ok(events);
         }
         let since = std::mem::replace(&mut self.changes_seen, *self.changes.borrow_and_update());
-        let mut values = if since < self.changes_seen { self.topic.values(since) } else { Vec::new() };
-        values.iter_mut().for_each(|value| value.set_seq(self.seq));
-        Ok(values)
+        let values = if since < self.changes_seen { self.topic.values(since) } else { Vec::new() };
+        let here = |value: Encoded<E>| {
+            let mut value = value.into_message();
+            value.set_seq(self.seq);
+            Encoded::new(value)
+        };
+        Ok(values.into_iter().map(here).collect())
     }
 
     /// Waits until there is more than `ready` has seen. May be dropped and called again.
@@ -205,7 +213,7 @@ impl<E: Event> Reader<E> {
     }
 
     /// The next events or values, at least one, when there are some.
-    pub async fn next(&mut self) -> Result<Vec<E>, Error> {
+    pub async fn next(&mut self) -> Result<Vec<Encoded<E>>, Error> {
         loop {
             let events = self.ready().await?;
             if !events.is_empty() {
@@ -215,13 +223,13 @@ impl<E: Event> Reader<E> {
         }
     }
 
-    async fn read(&self) -> Result<Vec<E>, Error> {
+    async fn read(&self) -> Result<Vec<Encoded<E>>, Error> {
         let mut conn = self.db.get().await?;
         let events = E::after(&mut conn, self.id, self.seq, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
         if events.first().is_none_or(|first| first.place() != Place::Numbered(self.seq + 1)) {
             require_kept::<E>(&mut conn, self.id, self.seq).await?;
         }
-        Ok(events)
+        Ok(events.into_iter().map(Encoded::new).collect())
     }
 }
 

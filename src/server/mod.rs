@@ -29,7 +29,7 @@ use self::listener::{Port, bind};
 use crate::domains::account::{AccountService, Connections};
 use crate::domains::auth::{AuthService, Keys, Sessions};
 use crate::domains::keys::KeyService;
-use crate::domains::messaging::MessagingService;
+use crate::domains::messaging::{MessagingService, serve_subscribe};
 use crate::domains::passkeys::PasskeyService;
 use crate::domains::privacy::PrivacyService;
 use crate::domains::roles::{RoleService, Roles};
@@ -158,7 +158,7 @@ fn services(
     let two_factor = TwoFactorService::new(app.clone(), Arc::clone(sessions), auth.confirmation())?;
     let passkeys = PasskeyService::new(app.clone(), Arc::clone(&auth), Arc::clone(sessions))?;
     let account = AccountService::new(app.clone(), Arc::clone(connections), Arc::clone(messaging.heads()));
-    Ok(Routes::default()
+    let routes = Routes::default()
         .add_service(
             AccountServiceServer::new(account)
                 .max_decoding_message_size(max)
@@ -216,7 +216,7 @@ fn services(
                 .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(
-            SearchServiceServer::from_arc(messaging)
+            SearchServiceServer::from_arc(Arc::clone(&messaging))
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)
@@ -263,7 +263,8 @@ fn services(
                 .max_encoding_message_size(max)
                 .accept_compressed(CompressionEncoding::Gzip)
                 .send_compressed(CompressionEncoding::Gzip),
-        ))
+        );
+    Ok(serve_subscribe(routes, messaging, max))
 }
 
 /// Adds reflection, in both versions that clients ask for.

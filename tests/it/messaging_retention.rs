@@ -206,6 +206,21 @@ async fn partitions_are_there_before_they_are_needed_and_the_metric_knows_the_ol
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_made_while_somebody_reads_and_writes_messages() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let id = ann.conversation(&node, &[&bob]).await;
+    ann.send(&node, &id, "one").await;
+    let mut busy = world.database().await;
+    let busy_with = "BEGIN; SELECT * FROM messages; SELECT * FROM conversation_events; SELECT * FROM message_documents;
+        UPDATE messages SET text = text; UPDATE conversations SET title = title";
+    busy.batch_execute(busy_with).await.unwrap();
+    sql(&world, "SET lock_timeout = '5s'; SELECT create_message_partitions(now() + interval '90 days', 1)").await;
+    assert_eq!(world.count("message_partitions WHERE ends_at > now() + interval '80 days'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_long_after_the_last_message_has_a_partition_without_any_worker() {
     let world = World::new().await;
     let node = world.node().await;

@@ -67,7 +67,7 @@ impl Stream {
             }
             for event in events {
                 self.follow(&event);
-                send(sender, event, self.patience).await?;
+                send(sender, event.into_message(), self.patience).await?;
             }
             let refresh = overflowed.then_some(Event::Refresh(Refresh {}));
             for event in refresh.into_iter().chain(latest) {

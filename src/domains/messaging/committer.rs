@@ -17,6 +17,7 @@ use super::model::{Content, NewMessage};
 use super::wire;
 use crate::kernel::app::App;
 use crate::kernel::bus::Bus;
+use crate::kernel::encoded::Encoded;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::sequence::Sequences;
 use crate::proto::rialto::messaging::v1::{Message, SubscribeResponse};
@@ -49,7 +50,7 @@ struct Lane {
     app: App,
     sequences: Sequences<SubscribeResponse>,
     heads: Arc<Heads>,
-    announce: mpsc::Sender<(Uuid, SubscribeResponse)>,
+    announce: mpsc::Sender<(Uuid, Encoded<SubscribeResponse>)>,
     partitions: Partitions,
 }
 
@@ -142,7 +143,7 @@ impl Lane {
         let results = rows.into_iter().zip(new).map(|(row, new)| {
             let row = row?;
             if row.id == new.id {
-                let event = SubscribeResponse::from(&row);
+                let event = Encoded::new(SubscribeResponse::from(&row));
                 self.sequences.publish(row.conversation_id, event.clone());
                 self.heads.advance(row.conversation_id, row.seq);
                 // A full queue is no loss: the other nodes look at the heads by themselves.
@@ -158,7 +159,7 @@ impl Lane {
 async fn announce_to_nodes(
     sequences: Sequences<SubscribeResponse>,
     bus: Arc<Bus>,
-    mut committed: mpsc::Receiver<(Uuid, SubscribeResponse)>,
+    mut committed: mpsc::Receiver<(Uuid, Encoded<SubscribeResponse>)>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while committed.recv_many(&mut batch, BATCH).await > 0 {

@@ -157,7 +157,8 @@ async fn forward(mut reader: Reader, conversation_id: String, out: Out) {
             }
         };
         for event in events {
-            let event = ConversationEvent { conversation_id: conversation_id.clone(), event: Some(event) };
+            let event =
+                ConversationEvent { conversation_id: conversation_id.clone(), event: Some(event.into_message()) };
             respond(&out, 0, Response::Event(event)).await;
         }
     }

@@ -13,7 +13,7 @@ use crate::kernel::error::{Error, Reason, Violation};
 use crate::kernel::wire::id;
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 use crate::proto::rialto::messaging::v1::{
-    EncryptedContent, EnvelopeType, Message, MessageDetails, SubscribeResponse, message,
+    EncryptedContent, Envelope, EnvelopeType, Message, MessageDetails, SubscribeResponse, message,
 };
 
 /// Bytes of a message, encoded: a full group (256 accounts of 20 devices) with a key of 80 bytes for each, and what it opens.
@@ -101,7 +101,8 @@ pub fn required(field: &str) -> Error {
 #[derive(Clone, Debug)]
 pub struct Viewer {
     pub account_id: Uuid,
-    account: String,
+    /// The id as messages have it.
+    pub account: String,
     /// One of the account's devices; `None` for all of them.
     device: Option<String>,
 }
@@ -121,22 +122,42 @@ impl Viewer {
     /// Leaves what is not for the viewer out of a message.
     pub fn narrow(&self, mut message: Message) -> Message {
         if let Some(message::Content::Encrypted(content)) = &mut message.content {
-            content.envelopes.retain(|envelope| {
-                envelope.account_id == self.account
-                    && self.device.as_ref().is_none_or(|device| envelope.device_id == *device)
-            });
+            content.envelopes.retain(|envelope| self.may_open(envelope));
         }
         message
     }
 
-    /// Leaves what is not for the viewer out of an event.
-    pub fn narrow_event(&self, event: SubscribeResponse) -> SubscribeResponse {
-        match event {
-            SubscribeResponse { seq, event: Some(Event::Message(message)) } => {
-                SubscribeResponse { seq, event: Some(Event::Message(self.narrow(message))) }
-            }
-            other => other,
-        }
+    /// An event without what is not for the viewer, of which in a large group there is much: it is not copied.
+    pub fn narrow_event(&self, event: &SubscribeResponse) -> SubscribeResponse {
+        let Some(Event::Message(message @ Message { content: Some(message::Content::Encrypted(content)), .. })) =
+            &event.event
+        else {
+            return event.clone();
+        };
+        let content = EncryptedContent {
+            sender_device_id: content.sender_device_id.clone(),
+            envelopes: content.envelopes.iter().filter(|envelope| self.may_open(envelope)).cloned().collect(),
+            shared_ciphertext: content.shared_ciphertext.clone(),
+        };
+        let message = Message {
+            id: message.id.clone(),
+            conversation_id: message.conversation_id.clone(),
+            seq: message.seq,
+            sender_id: message.sender_id.clone(),
+            client_message_id: message.client_message_id.clone(),
+            content: Some(message::Content::Encrypted(content)),
+            created_at: message.created_at,
+            edited_at: message.edited_at,
+            deleted_at: message.deleted_at,
+            expires_at: message.expires_at,
+            details: message.details.clone(),
+            reactions: message.reactions.clone(),
+        };
+        SubscribeResponse { seq: event.seq, event: Some(Event::Message(message)) }
+    }
+
+    fn may_open(&self, envelope: &Envelope) -> bool {
+        envelope.account_id == self.account && self.device.as_ref().is_none_or(|device| envelope.device_id == *device)
     }
 }
 

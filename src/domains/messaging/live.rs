@@ -1,6 +1,8 @@
 //! Watching conversations: what was missed, then what happens.
 
 use chrono::{DateTime, Utc};
+use futures_util::{Stream, StreamExt, stream};
+use tonic::Status;
 use uuid::Uuid;
 
 use super::encryption::Viewer;
@@ -9,6 +11,7 @@ use super::wire;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
+use crate::kernel::encoded::Encoded;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::hub::Place;
 use crate::kernel::sequence::{self, Event, Sequences};
@@ -77,17 +80,17 @@ impl Reader {
 
     /// The next events, at least one, when there are some. What has disappeared by now has no content, wherever it was read.
     /// The last thing that a reader hears is that it is no longer a member; after that there is no such conversation.
-    pub async fn next(&mut self) -> Result<Vec<SubscribeResponse>, Error> {
+    pub async fn next(&mut self) -> Result<Vec<Encoded<SubscribeResponse>>, Error> {
         if self.has_left {
             return Err(Error::not_found("conversation"));
         }
         let mut events = self.events.next().await?;
-        let account_id = self.caller.account_id.to_string();
+        let account = &self.viewer.account;
         let leaves =
-            |told: &SubscribeResponse| matches!(&told.event, Some(Told::Members(it)) if it.left.contains(&account_id));
-        if let Some(place) = events.iter().position(leaves) {
-            // It may have come back since.
-            match self.live.membership(&self.caller, self.id).await {
+            |told: &SubscribeResponse| matches!(&told.event, Some(Told::Members(it)) if it.left.contains(account));
+        if let Some(place) = events.iter().position(|event| leaves(event)) {
+            // It may have come back since. Boxed, because most readers wait, each with room for what it may have to do.
+            match Box::pin(self.live.membership(&self.caller, self.id)).await {
                 Err(error) if error.reason == Reason::ResourceNotFound => {
                     events.truncate(place + 1);
                     self.has_left = true;
@@ -95,12 +98,27 @@ impl Reader {
                 checked => _ = checked?,
             }
         }
-        let now = self.live.app.clock.now();
-        let seen = |mut event| {
-            wire::as_of(&mut event, now);
-            self.viewer.narrow_event(event)
+        let seen = |event: Encoded<SubscribeResponse>| {
+            if wire::is_same_for_all(&event) {
+                return event;
+            }
+            let mut event = self.viewer.narrow_event(&event);
+            wire::as_of(&mut event, self.live.app.clock.now());
+            Encoded::new(event)
         };
         Ok(events.into_iter().map(seen).collect())
+    }
+
+    /// One event after the other. If it fails, the last thing is why.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Encoded<SubscribeResponse>, Status>> {
+        let batches = stream::unfold(Some(self), |reader| async {
+            let mut reader = reader?;
+            Some(match reader.next().await {
+                Ok(events) => (events.into_iter().map(Ok).collect(), Some(reader)),
+                Err(error) => (vec![Err(error.into())], None),
+            })
+        });
+        batches.flat_map(stream::iter)
     }
 }
 

@@ -23,6 +23,7 @@ mod retention;
 mod scheduled;
 mod search;
 mod service;
+mod subscribe;
 mod wire;
 
 pub mod jobs;
@@ -38,6 +39,7 @@ pub use heads::Heads;
 pub use model::retention::Kept;
 pub use personal_data::PERSONAL_DATA;
 pub use service::MessagingService;
+pub use subscribe::serve as serve_subscribe;
 
 /// Those of these accounts that are in a conversation with this one.
 pub async fn contacts(conn: &mut Conn, account_id: Uuid, among: &[Uuid]) -> Result<Vec<Uuid>, Error> {

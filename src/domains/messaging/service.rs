@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,12 +19,14 @@ use super::heads::Heads;
 use super::live::{Live, Reader};
 use super::model::partitions::Partitions;
 use super::model::{self, Content, DIRECT, GROUP, NewMessage, Place, View, Visible, partitions};
+use super::subscribe::Events;
 use super::{connect, wire as messaging_wire};
 use crate::domains::users;
 use crate::kernel::account_events;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::{Conn, PooledConn};
+use crate::kernel::encoded::Encoded;
 use crate::kernel::error::{Error, Violation};
 use crate::kernel::sequence::Sequences;
 use crate::kernel::{pages, wire};
@@ -121,6 +125,12 @@ impl MessagingService {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let viewer = Viewer::of(caller, request.device_id.as_deref())?;
         self.live.reader(caller, viewer, id, request.after_seq).await
+    }
+
+    /// `Subscribe`.
+    pub(super) async fn watch(&self, request: Request<SubscribeRequest>) -> Result<Response<Events>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        Ok(Response::new(self.reader(&caller, request.get_ref()).await?.into_stream().boxed()))
     }
 
     async fn create(&self, caller: &Caller, request: CreateConversationRequest) -> Result<Conversation, Error> {
@@ -338,35 +348,12 @@ impl Contract for MessagingService {
         Ok(Response::new(self.messages(&caller, request.get_ref()).await?))
     }
 
-    type SubscribeStream = ReceiverStream<Result<SubscribeResponse, Status>>;
+    type SubscribeStream = BoxStream<'static, Result<SubscribeResponse, Status>>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let caller = Caller::of(request.extensions())?;
-        let mut reader = self.reader(&caller, request.get_ref()).await?;
-        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        tokio::spawn(async move {
-            loop {
-                let events = tokio::select! {
-                    () = sender.closed() => return,
-                    events = reader.next() => events,
-                };
-                match events {
-                    Ok(events) => {
-                        for event in events {
-                            if sender.send(Ok(event)).await.is_err() {
-                                return;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        // The client may be gone already.
-                        let _ = sender.send(Err(error.into())).await;
-                        return;
-                    }
-                }
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        // The server answers by `serve_subscribe` instead, which does not copy them.
+        let events = self.watch(request).await?;
+        Ok(events.map(|events| events.map_ok(Encoded::into_message).boxed()))
     }
 
     type ConnectStream = ReceiverStream<Result<ConnectResponse, Status>>;

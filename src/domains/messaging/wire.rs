@@ -59,6 +59,13 @@ impl From<&model::Message> for SubscribeResponse {
     }
 }
 
+/// Whether all who may see an event see the same of it, whenever they look.
+pub fn is_same_for_all(event: &SubscribeResponse) -> bool {
+    use subscribe_response::Event::{Edited, Message};
+    let Some(Message(shown) | Edited(shown)) = &event.event else { return true };
+    shown.expires_at.is_none() && !matches!(shown.content, Some(message::Content::Encrypted(_)))
+}
+
 /// Takes the content out of an event's message, if that has disappeared.
 pub fn as_of(event: &mut SubscribeResponse, now: DateTime<Utc>) {
     use subscribe_response::Event::{Edited, Message};

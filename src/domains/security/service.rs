@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use super::model::{Alert, Event, Filter};
 use super::wire::{of_account, stored_state, time};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
+use crate::kernel::encoded::Encoded;
 use crate::kernel::error::Error;
 use crate::kernel::security::{Kind, client_network, kind_name};
 use crate::kernel::{pages, wire};
@@ -26,9 +27,6 @@ use crate::proto::rialto::security::v1::{
 /// The kinds of page tokens.
 const EVENTS: u8 = 1;
 const ALERTS: u8 = 2;
-
-/// Changes that wait for a stream's window. The rest waits in the topic or in Postgres.
-const STREAM_BUFFER: usize = 16;
 
 /// The service.
 pub struct SecurityService {
@@ -130,36 +128,20 @@ impl Contract for SecurityService {
         Ok(Response::new(ResolveAlertResponse { alert }))
     }
 
-    type WatchAlertsStream = ReceiverStream<Result<WatchAlertsResponse, Status>>;
+    type WatchAlertsStream = BoxStream<'static, Result<WatchAlertsResponse, Status>>;
 
     async fn watch_alerts(
         &self,
         request: Request<WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
-        let mut reader = self.live.reader(request.get_ref().after_seq).await?;
-        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        tokio::spawn(async move {
-            loop {
-                let changes = tokio::select! {
-                    () = sender.closed() => return,
-                    changes = reader.next() => changes,
-                };
-                match changes {
-                    Ok(changes) => {
-                        for change in changes {
-                            if sender.send(Ok(change)).await.is_err() {
-                                return;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        // The client may be gone already.
-                        let _ = sender.send(Err(error.into())).await;
-                        return;
-                    }
-                }
-            }
+        let reader = self.live.reader(request.get_ref().after_seq).await?;
+        let batches = stream::unfold(Some(reader), |reader| async {
+            let mut reader = reader?;
+            Some(match reader.next().await {
+                Ok(changes) => (changes.into_iter().map(Encoded::into_message).map(Ok).collect(), Some(reader)),
+                Err(error) => (vec![Err(error.into())], None),
+            })
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(batches.flat_map(stream::iter).boxed()))
     }
 }
