@@ -63,10 +63,16 @@ impl Stack {
 
     /// A server on them, on the servers' core.
     pub fn serve(&self, cores: Cores) -> Result<Server> {
+        self.serve_database(cores, DATABASE)
+    }
+
+    /// A server on another database.
+    pub fn serve_database(&self, cores: Cores, database: &str) -> Result<Server> {
         let log = File::options().create(true).append(true).open(self.folder().join("rialto.log"))?;
         cores.on_server(|| {
             Server::start(|address| {
                 let mut serve = self.rialto();
+                serve.env("RIALTO_DATABASE__URL", self.database_url_for(database));
                 serve.args(["serve", "--listen", &address.to_string()]).stderr(log);
                 Ok(serve)
             })
@@ -82,6 +88,12 @@ impl Stack {
     /// Another database of the same PostgreSQL.
     pub fn database_url_for(&self, database: &str) -> String {
         self.services.database_url_for(database)
+    }
+
+    /// Copies the server's database, which nobody may be connected to.
+    pub async fn copy_database(&self, name: &str) -> Result<()> {
+        let copy = format!("CREATE DATABASE {name} TEMPLATE {DATABASE}");
+        execute(&self.database_url_for("postgres"), &copy).await
     }
 
     /// For files of a run.
@@ -136,8 +148,7 @@ impl World {
     pub async fn start(flags: &Flags, cores: Cores) -> Result<Self> {
         let ourselves = std::env::current_exe().context("finding this program")?;
         let stack = Stack::start(flags.rialto.as_deref(), cores, &flags.log_filter)?;
-        let copy = format!("CREATE DATABASE {REFERENCE_DATABASE} TEMPLATE {DATABASE}");
-        execute(&stack.database_url_for("postgres"), &copy).await?;
+        stack.copy_database(REFERENCE_DATABASE).await?;
 
         let rialto = stack.serve(cores)?;
         eprintln!("making {} accounts and {} conversations…", flags.accounts, flags.conversations);

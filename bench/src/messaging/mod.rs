@@ -1,6 +1,7 @@
 //! Measures messaging side by side with what else people use. README.md says what is measured and how to read it.
 
 mod fanout;
+mod history;
 mod sends;
 mod socketio;
 mod subscribers;
@@ -53,6 +54,9 @@ pub struct Flags {
     /// Subscribers of the room that is fanned out to.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000])]
     subscribers: Vec<usize>,
+    /// Messages that there are when they are read.
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 10_000_000])]
+    history: Vec<usize>,
     /// What the server logs. It logs to a file.
     #[arg(long, default_value = "info")]
     log_filter: String,
@@ -75,6 +79,8 @@ enum Leg {
     Hot,
     /// Fan-out of one room.
     Fanout,
+    /// Reading, with little history and with much.
+    History,
 }
 
 impl Leg {
@@ -83,6 +89,7 @@ impl Leg {
             Self::Many => "Messages over many conversations",
             Self::Hot => "Messages in one hot conversation",
             Self::Fanout => "Fan-out of one room",
+            Self::History => "Reading, by the length of history",
         }
     }
 }
@@ -106,6 +113,7 @@ impl Bench {
             Leg::Many => self.sends(self.flags.conversations).await,
             Leg::Hot => self.sends(1).await,
             Leg::Fanout => self.fanout().await,
+            Leg::History => self.history().await,
         }
     }
 
@@ -155,6 +163,7 @@ pub async fn measure(mut flags: Flags, cores: Cores) -> Result<()> {
     if flags.quick {
         (flags.rounds, flags.seconds, flags.conversations, flags.accounts) = (1, 1, 200, 8);
         flags.subscribers = vec![100];
+        flags.history = vec![10_000, 100_000];
     }
     let least = flags.rounds.min(flags.connections).min(flags.in_flight).min(flags.conversations);
     let subscribers = flags.subscribers.iter().copied().min().unwrap_or(0);
