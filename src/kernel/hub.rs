@@ -151,8 +151,8 @@ impl<E: prost::Message> Topic<E> {
         self.head.subscribe()
     }
 
-    /// The events after number `seq`, at most `max`.
-    pub fn after(&self, seq: i64, max: usize) -> Ready<E> {
+    /// The events after number `seq`: at most `max`, and no more when they have `max_bytes`.
+    pub fn after(&self, seq: i64, max: usize, max_bytes: usize) -> Ready<E> {
         if *self.head.borrow() <= seq {
             return Ready::Nothing;
         }
@@ -160,7 +160,15 @@ impl<E: prost::Message> Topic<E> {
         let kept = i64::try_from(ring.events.len()).unwrap_or(i64::MAX);
         let first = ring.last - kept + 1;
         match usize::try_from(seq + 1 - first) {
-            Ok(skip) if ring.last > seq => Ready::Events(ring.events.iter().skip(skip).take(max).cloned().collect()),
+            Ok(skip) if ring.last > seq => {
+                let mut bytes = 0;
+                let fits = |event: &&Encoded<E>| {
+                    let fits = bytes < max_bytes;
+                    bytes += event.bytes().len();
+                    fits
+                };
+                Ready::Events(ring.events.iter().skip(skip).take(max).take_while(fits).cloned().collect())
+            }
             _ => Ready::InDatabase,
         }
     }

@@ -19,8 +19,9 @@ use crate::kernel::encoded::Encoded;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::hub::{self, Hub, Place, Ready, Topic};
 
-/// Events that a reader takes at a time.
+/// Events that a reader takes at a time, and bytes after which it takes no more: it holds them until its client reads.
 const BATCH: usize = 100;
+const BATCH_BYTES: usize = 256 << 10;
 /// How often heads are read from Postgres while somebody follows, without and with the bus.
 const HEADS_ALONE: Duration = Duration::from_millis(500);
 const HEADS: Duration = Duration::from_secs(2);
@@ -183,7 +184,7 @@ impl<E: Event> Reader<E> {
     /// the reader was away for so long.
     pub async fn ready(&mut self) -> Result<Vec<Encoded<E>>, Error> {
         self.head.borrow_and_update();
-        let events = match self.topic.after(self.seq, BATCH) {
+        let events = match self.topic.after(self.seq, BATCH, BATCH_BYTES) {
             Ready::Events(events) => events,
             // Boxed, because most readers wait, each with room for what it may have to do.
             Ready::InDatabase => Box::pin(self.read()).await?,
