@@ -2,15 +2,18 @@
 //! the caller may do changes: the handler has begun with what it was.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::stream::FuturesUnordered;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -23,20 +26,15 @@ pin_project! {
         // `None` once the stream has ended: the handler learns of it by the drop.
         #[pin]
         inner: Option<Body>,
-        #[pin]
-        session: Option<WaitForCancellationFutureOwned>,
-        // Resolves when what the caller may do has changed.
-        outdated: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-        #[pin]
-        stopping: WaitForCancellationFutureOwned,
-        #[pin]
-        deadline: Option<Sleep>,
+        // Resolves, with the reason, when the stream has to end. It is one, in what polls it only after something has woken it:
+        // a stream is polled for every message, and this has much to look at.
+        ending: FuturesUnordered<BoxFuture<'static, Error>>,
         guard: Option<StreamGuard>,
     }
 }
 
 impl Guarded {
-    /// Guards a body.
+    /// Guards a body. `outdated` resolves when what the caller may do has changed.
     pub fn new(
         inner: Body,
         session: Option<(CancellationToken, StreamGuard)>,
@@ -45,14 +43,26 @@ impl Guarded {
         deadline: Option<Instant>,
     ) -> Self {
         let (session, guard) = session.unzip();
-        Self {
-            inner: Some(inner),
-            session: session.map(CancellationToken::cancelled_owned),
-            outdated: outdated.map(|outdated| Box::pin(outdated) as Pin<Box<dyn Future<Output = ()> + Send>>),
-            stopping: stopping.cancelled_owned(),
-            deadline: deadline.map(tokio::time::sleep_until),
-            guard,
-        }
+        let ending = async move {
+            let session = OptionFuture::from(session.map(CancellationToken::cancelled_owned));
+            let deadline = OptionFuture::from(deadline.map(tokio::time::sleep_until));
+            tokio::select! {
+                biased;
+                Some(()) = session => Error::new(Reason::SessionRevoked, "the session has ended"),
+                Some(()) = OptionFuture::from(outdated) => {
+                    // Connecting again finds out whether the stream is still allowed, and what of it.
+                    let changed = "what the account may do has changed; connect again";
+                    Error::new(Reason::ServiceUnavailable, changed).retry_after(Duration::from_secs(1))
+                }
+                () = stopping.cancelled_owned() => {
+                    let stops = "the server stops; connect again";
+                    Error::new(Reason::ServiceUnavailable, stops).retry_after(Duration::from_secs(1))
+                }
+                Some(()) = deadline => Error::new(Reason::Timeout, "the stream took longer than it may"),
+            }
+        };
+        let ending: BoxFuture<'static, Error> = Box::pin(ending);
+        Self { inner: Some(inner), ending: FuturesUnordered::from_iter([ending]), guard }
     }
 }
 
@@ -63,29 +73,14 @@ impl HttpBody for Guarded {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let ended = if this.session.as_pin_mut().is_some_and(|session| session.poll(cx).is_ready()) {
-            Some(Error::new(Reason::SessionRevoked, "the session has ended"))
-        } else if this.outdated.as_mut().is_some_and(|outdated| outdated.as_mut().poll(cx).is_ready()) {
-            // Connecting again finds out whether the stream is still allowed, and what of it.
-            let changed = Error::new(Reason::ServiceUnavailable, "what the account may do has changed; connect again");
-            Some(changed.retry_after(Duration::from_secs(1)))
-        } else if this.stopping.poll(cx).is_ready() {
-            let restarts = Error::new(Reason::ServiceUnavailable, "the server stops; connect again");
-            Some(restarts.retry_after(Duration::from_secs(1)))
-        } else if this.deadline.as_pin_mut().is_some_and(|deadline| deadline.poll(cx).is_ready()) {
-            Some(Error::new(Reason::Timeout, "the stream took longer than it may"))
-        } else {
-            None
-        };
-        if let Some(error) = ended {
+        if let Poll::Ready(Some(error)) = Pin::new(this.ending).poll_next(cx) {
             this.inner.set(None);
             *this.guard = None;
             let mut trailers = HeaderMap::new();
             Status::from(error).add_header(&mut trailers)?;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        let frame = ready!(inner.poll_frame(cx));
-        Poll::Ready(frame)
+        inner.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
