@@ -64,8 +64,9 @@ class Scene:
     def rest(self, token: str) -> Rest:
         return Rest(self.server.banner["listen"], token)
 
-    def log_in(self) -> str:
-        login = {"email": self.alice["email"], "password": self.alice["password"]}
+    def log_in(self, account: dict | None = None) -> str:
+        account = account or self.alice
+        login = {"email": account["email"], "password": account["password"]}
         return Rest(self.server.banner["listen"]).post("/v1/auth/login", login).ok()["accessToken"]
 
     def end_session(self) -> None:
@@ -142,6 +143,40 @@ def a_connection_is_listed_and_ends_when_it_is_revoked():
     expect_equal(own in listed(), False)
     with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND"):
         client.stub().RevokeConnection(pb.RevokeConnectionRequest(connection_id=own), **call)
+
+
+@checks
+def another_account_is_told_when_it_comes_and_goes():
+    other = next(account for account in scene.server.banner["accounts"] if account["email"] != scene.alice["email"])
+    token = scene.log_in(other)
+    alice = scene.rest(scene.token).get("/v1/auth/me").ok()["id"]
+    connections = scene.rest(scene.token).get
+    wait_until(lambda: not connections("/v1/account/connections").ok()["connections"], "the streams so far to be gone")
+    watcher = scene.rest(token).watch("/v1/account/events", presence_of=alice)
+
+    def wait_until_told(online: bool) -> None:
+        """Of values only the latest counts: the same may be told twice."""
+        while True:
+            [event] = watcher.take(1)
+            expect_equal((event.name, event.json()["presence"]["accountId"]), ("presence", alice))
+            if event.json()["presence"]["online"] == online:
+                return
+
+    def asked() -> tuple[bool, bool]:
+        request = pb.GetPresencesRequest(account_ids=[alice])
+        [presence] = stub.GetPresences(request, metadata=bearer(token), timeout=PATIENCE).presences
+        return presence.online, presence.HasField("seen_at")
+
+    expect_equal(watcher.take(1)[0].name, "opened")
+    wait_until_told(online=False)
+    scene.client.listen()
+    stub = scene.client.stub()
+    wait_until_told(online=True)
+    expect_equal(asked(), (True, True))
+    scene.client.call.cancel()
+    wait_until_told(online=False)
+    expect_equal(asked(), (False, True))
+    watcher.close()
 
 
 @checks
