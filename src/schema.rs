@@ -560,6 +560,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    presences (account_id) {
+        account_id -> Uuid,
+        seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     account_keys (account_id) {
         account_id -> Uuid,
         public_key -> Binary,

@@ -3,7 +3,8 @@
 //! A stream has one slot for each kind of value and topic. What comes before the stream has taken the last one replaces it, so a
 //! slow stream costs no more than its slots; of those it has a bounded number, and is told when it needed more. Nothing is kept
 //! for who is not there, written to Postgres, or sent once for each member of something: accounts that have a stream on this
-//! node follow topics here, and whoever hears of a topic publishes once.
+//! node follow topics here, and whoever hears of a topic publishes once. A single stream can watch topics, too, of which not
+//! every watcher may be told everything: whoever hears of such a topic asks who may.
 
 use std::collections::{HashMap, HashSet};
 use std::mem::Discriminant;
@@ -20,7 +21,7 @@ pub struct Latest<V>(Mutex<Index<V>>);
 
 impl<V> Default for Latest<V> {
     fn default() -> Self {
-        Self(Mutex::new(Index { accounts: HashMap::new(), followers: HashMap::new() }))
+        Self(Mutex::new(Index { accounts: HashMap::new(), followers: HashMap::new(), watchers: HashMap::new() }))
     }
 }
 
@@ -28,6 +29,13 @@ struct Index<V> {
     accounts: HashMap<Uuid, Present<V>>,
     /// The accounts that follow a topic.
     followers: HashMap<Uuid, HashSet<Uuid>>,
+    /// The streams that watch a topic, by where their slots are.
+    watchers: HashMap<Uuid, HashMap<usize, Watcher<V>>>,
+}
+
+struct Watcher<V> {
+    account_id: Uuid,
+    slots: Arc<Slots<V>>,
 }
 
 /// An account that has streams here.
@@ -64,13 +72,13 @@ impl<V: Clone> Latest<V> {
         let present = index.accounts.entry(account_id);
         let present = present.or_insert_with(|| Present { streams: Vec::new(), topics: HashSet::new() });
         present.streams.push(Arc::clone(&slots));
-        Stream { latest: Arc::clone(self), account_id, slots }
+        Stream { latest: Arc::clone(self), account_id, slots, watched: HashSet::new() }
     }
 
     /// Has an account's streams get what is published of these topics, as long as it has one here.
     pub fn follow(&self, account_id: Uuid, topics: impl IntoIterator<Item = Uuid>) {
         let mut index = self.index();
-        let Index { accounts, followers } = &mut *index;
+        let Index { accounts, followers, .. } = &mut *index;
         let Some(present) = accounts.get_mut(&account_id) else { return };
         for topic in topics {
             present.topics.insert(topic);
@@ -105,6 +113,28 @@ impl<V: Clone> Latest<V> {
         self.index().put(account_id, topic, value);
     }
 
+    /// Whether a stream watches the topic.
+    pub fn is_watched(&self, topic: Uuid) -> bool {
+        self.index().watchers.contains_key(&topic)
+    }
+
+    /// The accounts with a stream that watches the topic.
+    pub fn watchers(&self, topic: Uuid) -> Vec<Uuid> {
+        let index = self.index();
+        let watchers = index.watchers.get(&topic).into_iter().flat_map(HashMap::values);
+        let accounts: HashSet<_> = watchers.map(|watcher| watcher.account_id).collect();
+        accounts.into_iter().collect()
+    }
+
+    /// Gives a topic's latest value to the streams that watch it, of these accounts.
+    pub fn tell(&self, topic: Uuid, accounts: &HashSet<Uuid>, value: &V) {
+        let index = self.index();
+        let watchers = index.watchers.get(&topic).into_iter().flat_map(HashMap::values);
+        for Watcher { slots, .. } in watchers.filter(|watcher| accounts.contains(&watcher.account_id)) {
+            slots.put(topic, value);
+        }
+    }
+
     fn index(&self) -> MutexGuard<'_, Index<V>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,9 +143,15 @@ impl<V: Clone> Latest<V> {
 impl<V: Clone> Index<V> {
     fn put(&self, account_id: Uuid, topic: Uuid, value: &V) {
         for slots in self.accounts.get(&account_id).into_iter().flat_map(|present| &present.streams) {
-            slots.waiting().put(topic, value);
-            slots.filled.notify_one();
+            slots.put(topic, value);
         }
+    }
+}
+
+impl<V: Clone> Slots<V> {
+    fn put(&self, topic: Uuid, value: &V) {
+        self.waiting().put(topic, value);
+        self.filled.notify_one();
     }
 }
 
@@ -152,6 +188,33 @@ pub struct Stream<V> {
     latest: Arc<Latest<V>>,
     account_id: Uuid,
     slots: Arc<Slots<V>>,
+    watched: HashSet<Uuid>,
+}
+
+impl<V: Clone> Stream<V> {
+    /// Has this stream, and not the others of its account, get what is told of these topics ([`Latest::tell`]).
+    pub fn watch(&mut self, topics: impl IntoIterator<Item = Uuid>) {
+        let mut index = self.latest.index();
+        for topic in topics {
+            let watcher = Watcher { account_id: self.account_id, slots: Arc::clone(&self.slots) };
+            index.watchers.entry(topic).or_default().insert(place(&self.slots), watcher);
+            self.watched.insert(topic);
+        }
+    }
+
+    /// Gives this stream alone a value to begin with, unless a newer one of that kind and topic waits.
+    pub fn begin_with(&self, topic: Uuid, value: &V) {
+        let mut waiting = self.slots.waiting();
+        if !waiting.values.contains_key(&(topic, std::mem::discriminant(value))) {
+            waiting.put(topic, value);
+        }
+        self.slots.filled.notify_one();
+    }
+}
+
+/// What tells the slots of streams that are open apart.
+fn place<V>(slots: &Arc<Slots<V>>) -> usize {
+    Arc::as_ptr(slots).addr()
 }
 
 impl<V> Stream<V> {
@@ -171,6 +234,14 @@ impl<V> Stream<V> {
 impl<V> Drop for Stream<V> {
     fn drop(&mut self) {
         let mut index = self.latest.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for topic in &self.watched {
+            if let Some(watchers) = index.watchers.get_mut(topic) {
+                watchers.remove(&place(&self.slots));
+                if watchers.is_empty() {
+                    index.watchers.remove(topic);
+                }
+            }
+        }
         let Some(present) = index.accounts.get_mut(&self.account_id) else { return };
         present.streams.retain(|slots| !Arc::ptr_eq(slots, &self.slots));
         if present.streams.is_empty()
@@ -264,6 +335,45 @@ mod tests {
         drop((anns, bobs));
         let index = latest.index();
         assert!(index.accounts.is_empty() && index.followers.is_empty());
+    }
+
+    #[test]
+    fn only_streams_that_watch_and_whose_account_may_know_are_told() {
+        let [ann, bob, eve, topic] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        let [mut anns, mut second, other, mut bobs] = [ann, ann, ann, bob].map(|account| latest.stream(account));
+        for stream in [&mut anns, &mut second, &mut bobs] {
+            stream.watch([topic, topic]);
+        }
+        let mut watchers = latest.watchers(topic);
+        watchers.sort();
+        assert_eq!((watchers, latest.is_watched(topic), latest.is_watched(ann)), (vec![ann, bob], true, false));
+        latest.tell(topic, &HashSet::from([ann, eve]), &Value::Head(1));
+        latest.tell(topic, &HashSet::from([ann]), &Value::Head(2));
+        for stream in [&anns, &second] {
+            assert_eq!(stream.take(), one(Value::Head(2)));
+        }
+        assert_eq!((other.take(), bobs.take()), (nothing(), nothing()));
+        drop(second);
+        latest.tell(topic, &HashSet::from([ann, bob]), &Value::Head(3));
+        assert_eq!((anns.take(), bobs.take()), (one(Value::Head(3)), one(Value::Head(3))));
+        drop((anns, bobs, other));
+        assert!(latest.index().watchers.is_empty() && latest.watchers(topic).is_empty());
+    }
+
+    #[test]
+    fn what_a_stream_begins_with_does_not_replace_what_it_was_told_since() {
+        let [ann, topic, other] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        let mut stream = latest.stream(ann);
+        stream.watch([topic]);
+        latest.tell(topic, &HashSet::from([ann]), &Value::Head(2));
+        stream.begin_with(topic, &Value::Head(1));
+        stream.begin_with(other, &Value::Head(7));
+        let taken = stream.take();
+        assert!(
+            taken.values.len() == 2 && taken.values.contains(&Value::Head(2)) && taken.values.contains(&Value::Head(7))
+        );
     }
 
     #[tokio::test]

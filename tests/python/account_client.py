@@ -64,8 +64,9 @@ class Scene:
     def rest(self, token: str) -> Rest:
         return Rest(self.server.banner["listen"], token)
 
-    def log_in(self) -> str:
-        login = {"email": self.alice["email"], "password": self.alice["password"]}
+    def log_in(self, account: dict | None = None) -> str:
+        account = account or self.alice
+        login = {"email": account["email"], "password": account["password"]}
         return Rest(self.server.banner["listen"]).post("/v1/auth/login", login).ok()["accessToken"]
 
     def end_session(self) -> None:
@@ -142,6 +143,36 @@ def a_connection_is_listed_and_ends_when_it_is_revoked():
     expect_equal(own in listed(), False)
     with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND"):
         client.stub().RevokeConnection(pb.RevokeConnectionRequest(connection_id=own), **call)
+
+
+@checks
+def a_stream_is_told_when_another_account_comes_and_goes():
+    # Not Alice: her streams from before the kill count for a minute.
+    bob = next(account for account in scene.server.banner["accounts"] if account["email"] != scene.alice["email"])
+    client = Client(scene.server, scene.log_in(bob))
+    bob_id = scene.rest(client.token).get("/v1/auth/me").ok()["id"]
+    watcher = scene.rest(scene.token).watch("/v1/account/events", presence_of=bob_id)
+
+    def told() -> tuple[bool, bool]:
+        [event] = watcher.take(1)
+        presence = event.json()["presence"]
+        expect_equal((event.name, presence["accountId"]), ("presence", bob_id))
+        return presence["online"], bool(presence.get("seenAt"))
+
+    def asked() -> tuple[bool, bool]:
+        request = pb.GetPresencesRequest(account_ids=[bob_id])
+        [presence] = client.stub().GetPresences(request, metadata=bearer(scene.token), timeout=PATIENCE).presences
+        return presence.online, presence.HasField("seen_at")
+
+    expect_equal(watcher.take(1)[0].name, "opened")
+    expect_equal(told(), (False, False))
+    client.listen()
+    expect_equal(told(), (True, True))
+    expect_equal(asked(), (True, True))
+    client.call.cancel()
+    expect_equal(told(), (False, True))
+    expect_equal(asked(), (False, True))
+    watcher.close()
 
 
 @checks

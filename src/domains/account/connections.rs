@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::model::{self, Node};
+use super::presence::{Change, Presences};
 use crate::kernel::app::App;
 use crate::kernel::error::{Error, Reason};
 
@@ -33,6 +34,8 @@ pub struct Connections {
     /// Those that have ended, whose rows are still there.
     ended: Mutex<Vec<Uuid>>,
     has_ended: Notify,
+    /// Who is told whose they are.
+    pub presences: Arc<Presences>,
 }
 
 /// One of them. It is open until this is dropped.
@@ -52,6 +55,7 @@ impl Connections {
             open: Mutex::default(),
             ended: Mutex::default(),
             has_ended: Notify::new(),
+            presences: Presences::start(&app).await,
         });
         let listener = Arc::downgrade(&connections);
         let hear = move |message: Bytes| {
@@ -67,7 +71,12 @@ impl Connections {
 
     /// Forgets the node. To be called when no stream is open any more.
     pub async fn finish(&self) {
-        let forget = async { Node::delete(&mut *self.app.db.get().await?, self.app.node_id).await };
+        let forget = async {
+            let now = self.app.clock.now();
+            let accounts = Node::delete(&mut *self.app.db.get().await?, self.app.node_id, now).await?;
+            self.presences.announce(Change::Left, &accounts).await;
+            Ok::<_, Error>(())
+        };
         match tokio::time::timeout(PATIENCE, forget).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the node's streams are listed for another minute"),
@@ -85,12 +94,17 @@ impl Connections {
             let connection = connections.add(row.id);
             let limit = app.config.account.max_connections;
             let mut conn = app.db.get().await?;
-            let added = conn.transaction(async |conn| row.insert(conn, i64::from(limit)).await).await?;
-            if added {
-                return Ok(connection);
+            let before = conn.transaction(async |conn| row.insert(conn, i64::from(limit)).await).await?;
+            drop(conn);
+            match before {
+                None => {
+                    let message = format!("the account has {limit} open streams already");
+                    return Err(Error::new(Reason::ConnectionLimitReached, message));
+                }
+                Some(0) => connections.presences.announce(Change::Came, &[row.account_id]).await,
+                Some(_) => {}
             }
-            let message = format!("the account has {limit} open streams already");
-            Err(Error::new(Reason::ConnectionLimitReached, message))
+            Ok(connection)
         });
         opened.await.unwrap_or_else(|panic| Err(Error::internal("a stream can't be opened", panic)))
     }
@@ -163,12 +177,16 @@ impl Connections {
                 () = self.has_ended.notified() => {}
             }
             let ended = std::mem::take(&mut *self.ended());
-            let delete = async { model::Connection::delete_all(&mut *self.app.db.get().await?, &ended).await };
-            if let Err(error) = delete.await {
-                tracing::warn!(%error, "streams that have ended can't be deleted yet");
-                self.ended().extend(ended);
-                tokio::time::sleep(AGAIN_AFTER).await;
-                self.has_ended.notify_one();
+            let now = self.app.clock.now();
+            let delete = async { model::Connection::delete_all(&mut *self.app.db.get().await?, &ended, now).await };
+            match delete.await {
+                Ok(accounts) => self.presences.announce(Change::Left, &accounts).await,
+                Err(error) => {
+                    tracing::warn!(%error, "streams that have ended can't be deleted yet");
+                    self.ended().extend(ended);
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    self.has_ended.notify_one();
+                }
             }
         }
     }

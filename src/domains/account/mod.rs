@@ -2,7 +2,8 @@
 //!
 //! Promises: an account's events are numbered without a hole; whoever comes back with the last number gets exactly what was
 //! missed, then what happens, on any node, with or without Redis; every open stream is listed, on whichever node it is, and
-//! ends when its account wants it to; a client that does not read costs a bounded amount of memory.
+//! ends when its account wants it to; a client that does not read costs a bounded amount of memory; nobody learns more of who
+//! is there, or was, than the others' privacy settings allow.
 //!
 //! What the events are, and how they are appended, is in [`crate::kernel::account_events`]: every domain calls that, and nothing
 //! here.
@@ -10,6 +11,7 @@
 mod connections;
 mod model;
 mod personal_data;
+mod presence;
 mod service;
 mod stream;
 mod wire;

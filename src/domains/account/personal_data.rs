@@ -2,7 +2,8 @@
 
 use crate::kernel::personal_data::{File, Part};
 
-/// Events and streams. Foreign keys erase what is left of them along with the account; the events go first, some at a time.
+/// Events, streams and presence. Foreign keys erase what is left of them along with the account; the events go first, some
+/// at a time.
 pub const PERSONAL_DATA: Part = Part {
     name: "account-stream",
     files: &[
@@ -11,6 +12,11 @@ pub const PERSONAL_DATA: Part = Part {
             description: "The streams that are open for your account: since when, and from where.",
             query: "SELECT id, session_id, transport, user_agent, address, opened_at FROM account_connections \
                     WHERE account_id = $1 ORDER BY id",
+        },
+        File {
+            name: "presence.json",
+            description: "When you were last seen: when the last of your streams was opened or ended.",
+            query: "SELECT seen_at FROM presences WHERE account_id = $1",
         },
         File {
             name: "events.json",
@@ -27,5 +33,6 @@ pub const PERSONAL_DATA: Part = Part {
         "DELETE FROM account_events WHERE account_id = $1 AND seq IN ( \
              SELECT seq FROM account_events WHERE account_id = $1 ORDER BY seq LIMIT 5000)",
         "DELETE FROM account_connections WHERE account_id = $1",
+        "DELETE FROM presences WHERE account_id = $1",
     ],
 };

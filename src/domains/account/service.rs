@@ -7,8 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::connections::Connections;
 use super::model::Connection;
+use super::presence;
 use super::stream::{Messages, Stream};
-use super::wire::transport_name;
+use super::wire::{ids, transport_name};
 use crate::domains::auth::Client;
 use crate::domains::messaging::Heads;
 use crate::kernel::app::App;
@@ -17,8 +18,8 @@ use crate::kernel::error::Error;
 use crate::kernel::wire;
 use crate::proto::rialto::account::v1::account_service_server::AccountService as Contract;
 use crate::proto::rialto::account::v1::{
-    ListConnectionsRequest, ListConnectionsResponse, RevokeConnectionRequest, RevokeConnectionResponse,
-    SubscribeRequest,
+    GetPresencesRequest, GetPresencesResponse, ListConnectionsRequest, ListConnectionsResponse,
+    RevokeConnectionRequest, RevokeConnectionResponse, SubscribeRequest,
 };
 
 /// The service.
@@ -57,16 +58,29 @@ impl Contract for AccountService {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Messages>, Status> {
         let caller = Caller::of(request.extensions())?;
+        let presence_of = ids("presence_of", &request.get_ref().presence_of)?;
         let reader = self.app.account_events.reader(caller.account_id, request.get_ref().after_seq).await?;
         let connection = self.connections.open(self.row(&caller, &request)?).await?;
-        let values = self.app.account_events.latest.stream(caller.account_id);
+        let mut values = self.app.account_events.latest.stream(caller.account_id);
         // The reader is there already: what is joined meanwhile is followed when it is told.
         self.heads.follow_all(caller.account_id).await?;
+        self.connections.presences.watch(&mut values, caller.account_id, &presence_of).await?;
         let account_id = caller.account_id;
         let patience = Duration::from_secs(self.app.config.account.unread_seconds.into());
         Ok(Response::new(
             Stream { account_id, reader, values, heads: Arc::clone(&self.heads), patience }.begin(connection),
         ))
+    }
+
+    async fn get_presences(
+        &self,
+        request: Request<GetPresencesRequest>,
+    ) -> Result<Response<GetPresencesResponse>, Status> {
+        let caller = Caller::of(request.extensions())?;
+        let ids = ids("account_ids", &request.get_ref().account_ids)?;
+        let mut conn = self.app.db.get().await.map_err(Status::from)?;
+        let presences = presence::of(&mut conn, caller.account_id, &ids).await?;
+        Ok(Response::new(GetPresencesResponse { presences }))
     }
 
     async fn list_connections(

@@ -1,10 +1,18 @@
 //! Between rows and the contract.
 
+use uuid::Uuid;
+
 use super::model;
 use crate::domains::auth::device;
 use crate::kernel::caller;
-use crate::kernel::wire::timestamp;
-use crate::proto::rialto::account::v1::{Connection, Transport};
+use crate::kernel::error::Error;
+use crate::kernel::wire::{self, timestamp};
+use crate::proto::rialto::account::v1::{Connection, Presence, Transport};
+
+/// The ids of a field that the contract has validated already.
+pub fn ids(field: &str, values: &[String]) -> Result<Vec<Uuid>, Error> {
+    values.iter().enumerate().map(|(index, value)| wire::id(&format!("{field}[{index}]"), value)).collect()
+}
 
 /// What a transport is called in a row; empty where it is not known.
 pub fn transport_name(transport: Option<caller::Transport>) -> &'static str {
@@ -34,5 +42,11 @@ impl From<&model::Connection> for Connection {
             address: row.address.clone(),
             opened_at: Some(timestamp(row.opened_at)),
         }
+    }
+}
+
+impl From<&model::Presence> for Presence {
+    fn from(row: &model::Presence) -> Self {
+        Self { account_id: row.account_id.to_string(), online: row.online, seen_at: Some(timestamp(row.seen_at)) }
     }
 }

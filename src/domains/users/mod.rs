@@ -6,7 +6,8 @@
 //!
 //! The account itself, with its name and state, belongs to `auth`, which this domain calls to change it.
 //!
-//! Others may call: [`may_message`] (who starts conversations), [`blocks_between`] (`keys`) and [`seed_profiles`] (demo data).
+//! Others may call: [`may_message`] (who starts conversations), [`whose_presence`] and [`who_sees_presence`] (`account`),
+//! [`blocks_between`] (`keys`) and [`seed_profiles`] (demo data).
 
 mod edit;
 mod handle;
@@ -23,6 +24,8 @@ use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
+use self::model::{Setting, Side};
+
 pub use personal_data::PERSONAL_DATA;
 pub use service::UserService;
 
@@ -31,8 +34,29 @@ pub use service::UserService;
 /// Not to those who are not active or on either side of a block; to the others as their `messages_from` says. Somebody
 /// with a hidden profile can be written to by contacts only: others must not find out that there is such an account.
 pub async fn may_message(conn: &mut Conn, from: Uuid, to: &[Uuid], contacts: &[Uuid]) -> Result<Vec<bool>, Error> {
-    let reached = model::reached(conn, from, to, contacts).await?;
+    let reached = model::reached(conn, Setting::MessagesFrom, (from, Side::From), to, contacts).await?;
     Ok(to.iter().map(|id| reached.contains(id)).collect())
+}
+
+/// Those of these accounts whose presence `viewer` may see, by the rule of [`may_message`] and their `presence_to`.
+/// `contacts` are those that it shares a conversation with.
+pub async fn whose_presence(
+    conn: &mut Conn,
+    viewer: Uuid,
+    among: &[Uuid],
+    contacts: &[Uuid],
+) -> Result<Vec<Uuid>, Error> {
+    model::reached(conn, Setting::PresenceTo, (viewer, Side::From), among, contacts).await
+}
+
+/// Those of these viewers that may see an account's presence, by the same rule.
+pub async fn who_sees_presence(
+    conn: &mut Conn,
+    of: Uuid,
+    viewers: &[Uuid],
+    contacts: &[Uuid],
+) -> Result<Vec<Uuid>, Error> {
+    model::reached(conn, Setting::PresenceTo, (of, Side::To), viewers, contacts).await
 }
 
 /// Those of these accounts that `account_id` blocks, or that block it.

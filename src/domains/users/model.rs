@@ -192,24 +192,59 @@ impl Profile {
     }
 }
 
-/// Those of `to` that `from` may write to; see `may_message`.
-pub async fn reached(conn: &mut Conn, from: Uuid, to: &[Uuid], contacts: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+/// A privacy setting that decides who gets at somebody.
+#[derive(Clone, Copy)]
+pub enum Setting {
+    MessagesFrom,
+    PresenceTo,
+}
+
+/// Whose settings count.
+#[derive(Clone, Copy)]
+pub enum Side {
+    /// Those of the others: somebody reaches them.
+    From,
+    /// One's own: they reach somebody.
+    To,
+}
+
+/// Those of `others` that somebody reaches, or that reach somebody. `contacts` are those of them that it shares a
+/// conversation with.
+///
+/// Nobody reaches who is not active, or on either side of a block; the others are reached by whom their setting says, and
+/// those with a hidden profile by contacts only.
+pub async fn reached(
+    conn: &mut Conn,
+    setting: Setting,
+    (one, side): (Uuid, Side),
+    others: &[Uuid],
+    contacts: &[Uuid],
+) -> Result<Vec<Uuid>, Error> {
     #[derive(QueryableByName)]
     struct Id {
         #[diesel(sql_type = SqlUuid)]
         id: Uuid,
     }
+    let setting = match setting {
+        Setting::MessagesFrom => "p.messages_from",
+        Setting::PresenceTo => "p.presence_to",
+    };
+    let (by, of) = match side {
+        Side::From => ("$1", "other.id"),
+        Side::To => ("other.id", "$1"),
+    };
     let query = format!(
-        "SELECT a.id FROM {FROM} WHERE a.id = ANY($2) AND a.state = 'active' AND (a.id = $1 OR ( \
-         NOT EXISTS (SELECT FROM user_blocks b WHERE b.blocker_id = $1 AND b.blocked_id = a.id) \
-         AND NOT EXISTS (SELECT FROM user_blocks b WHERE b.blocked_id = $1 AND b.blocker_id = a.id) \
-         AND CASE coalesce(p.messages_from, 'everyone') WHEN 'nobody' THEN false \
-             WHEN 'contacts' THEN a.id = ANY($3) \
-             ELSE coalesce(p.visibility, 'members') <> 'nobody' OR a.id = ANY($3) END))"
+        "SELECT other.id FROM unnest($2) other (id), {FROM} \
+         WHERE a.id = {of} AND a.state = 'active' AND ({by} = {of} OR ( \
+         NOT EXISTS (SELECT FROM user_blocks b WHERE b.blocker_id = {by} AND b.blocked_id = {of}) \
+         AND NOT EXISTS (SELECT FROM user_blocks b WHERE b.blocked_id = {by} AND b.blocker_id = {of}) \
+         AND CASE coalesce({setting}, 'everyone') WHEN 'nobody' THEN false \
+             WHEN 'contacts' THEN other.id = ANY($3) \
+             ELSE coalesce(p.visibility, 'members') <> 'nobody' OR other.id = ANY($3) END))"
     );
     let query = diesel::sql_query(query)
-        .bind::<SqlUuid, _>(from)
-        .bind::<Array<SqlUuid>, _>(to)
+        .bind::<SqlUuid, _>(one)
+        .bind::<Array<SqlUuid>, _>(others)
         .bind::<Array<SqlUuid>, _>(contacts);
     Ok(query.load::<Id>(conn).await?.into_iter().map(|row| row.id).collect())
 }

@@ -186,7 +186,7 @@ async fn a_client_that_goes_away_while_its_stream_opens_leaves_nothing_behind() 
     let ann = node.user("ann").await;
     for micros in (0..3000).step_by(100) {
         let mut client = client(&node, &ann);
-        let opening = client.subscribe(SubscribeRequest { after_seq: None });
+        let opening = client.subscribe(SubscribeRequest::default());
         let _ = tokio::time::timeout(Duration::from_micros(micros), opening).await;
     }
     // Some may be opening still, for nobody.

@@ -3,12 +3,14 @@
 mod connections;
 pub mod kinds;
 mod nodes;
+mod presence;
+mod presence_live;
 mod streams;
 
 use diesel_async::AsyncConnection;
 use rialto::kernel::account_events::{self, Announcement, Event};
 use rialto::proto::rialto::account::v1::account_service_client::AccountServiceClient;
-use rialto::proto::rialto::account::v1::{RoleAssigned, SubscribeRequest, SubscribeResponse};
+use rialto::proto::rialto::account::v1::{Presence, RoleAssigned, SubscribeRequest, SubscribeResponse};
 use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
@@ -33,13 +35,33 @@ impl Stream {
     }
 
     async fn try_open(node: &Node, user: &User, after_seq: Option<i64>) -> Result<Self, Status> {
-        let mut messages = client(node, user).subscribe(SubscribeRequest { after_seq }).await?.into_inner();
+        Self::begin(node, user, SubscribeRequest { after_seq, ..Default::default() }).await
+    }
+
+    /// One that watches these accounts.
+    async fn watching(node: &Node, user: &User, accounts: &[&User]) -> Self {
+        let presence_of = accounts.iter().map(|account| account.id.clone()).collect();
+        Self::begin(node, user, SubscribeRequest { after_seq: None, presence_of }).await.unwrap()
+    }
+
+    async fn begin(node: &Node, user: &User, request: SubscribeRequest) -> Result<Self, Status> {
+        let after_seq = request.after_seq;
+        let mut messages = client(node, user).subscribe(request).await?.into_inner();
         let first = soon(messages.message()).await?.unwrap();
         let Some(Event::Opened(opened)) = first.event else { panic!("{first:?}") };
         if let Some(after) = after_seq {
             assert_eq!(first.seq, Some(after));
         }
         Ok(Self { connection_id: opened.connection_id, messages })
+    }
+
+    /// The presence that is told next.
+    async fn presence(&mut self) -> Presence {
+        let message = soon(self.messages.message()).await.unwrap().expect("the stream has ended");
+        // It has no number of its own.
+        assert!(message.seq.is_some() && message.at.is_none(), "{message:?}");
+        let Some(Event::Presence(presence)) = message.event else { panic!("{:?}", message.event) };
+        presence
     }
 
     /// The next event and its number.

@@ -85,7 +85,8 @@ async fn a_number_that_was_never_given_is_refused() {
     let node = world.node().await;
     let ann = node.user("ann").await;
     tell(&node, &ann, "n1").await;
-    let refused = refusal(client(&node, &ann).subscribe(SubscribeRequest { after_seq: Some(2) }).await);
+    let refused =
+        refusal(client(&node, &ann).subscribe(SubscribeRequest { after_seq: Some(2), ..Default::default() }).await);
     assert_eq!(refused, (Code::InvalidArgument, "VALIDATION_ERROR".into()));
     for beyond in ["2", "-1"] {
         let answer = ann.get(&node, &format!("{EVENTS}?after_seq={beyond}")).await;
@@ -110,7 +111,7 @@ async fn who_missed_what_is_no_longer_kept_is_told_the_oldest_number_that_is() {
     let (ann, bob) = (node.log_in(&ann.email, &ann.id).await, node.log_in(&bob.email, &bob.id).await);
 
     for (node, user, after, oldest) in [(&node, &ann, 0, "6"), (&other, &ann, 4, "6"), (&other, &bob, 1, "3")] {
-        let request = SubscribeRequest { after_seq: Some(after) };
+        let request = SubscribeRequest { after_seq: Some(after), ..Default::default() };
         let status = client(node, user).subscribe(request).await.unwrap_err();
         let info = status.get_details_error_info().unwrap();
         assert_eq!((status.code(), info.reason.as_str()), (Code::OutOfRange, "HISTORY_TRUNCATED"));

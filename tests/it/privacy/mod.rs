@@ -159,7 +159,8 @@ async fn live(world: &World, node: &Node) -> Lives {
          INSERT INTO email_undos (id, account_id, email, created_at, expires_at)
              VALUES (gen_random_uuid(), '{id}', 'annika-qx0@example.com', now(), now() + interval '1 year');
          INSERT INTO account_connections SELECT gen_random_uuid(), '{id}', gen_random_uuid(), id, 'grpc', '', '', now(), NULL
-             FROM nodes;",
+             FROM nodes;
+         INSERT INTO presences VALUES ('{id}', now());",
         id = ann.id,
         email = ann.email,
         bob = bob.id,
@@ -249,6 +250,7 @@ async fn an_archive_has_what_is_held_about_somebody_and_nothing_of_others_and_no
     assert_eq!(files["account/email-changes.json"][0]["new_email"], "annika-qx2@example.com");
     assert_eq!(files["account/former-addresses.json"][0]["email"], "annika-qx0@example.com");
     assert_eq!(files["account-stream/connections.json"][0]["transport"], "grpc");
+    assert!(files["account-stream/presence.json"][0]["seen_at"].is_string());
     assert_eq!(files["account-stream/events.json"][0]["seq"], 1);
     assert_eq!(files["keys/account-key.json"].as_array().unwrap().len(), 1);
     assert_eq!(files["keys/devices.json"][0]["name"], "phone of annika-qx");
