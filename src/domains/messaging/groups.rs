@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 use diesel_async::AsyncConnection;
-use prost_types::{FieldMask, Timestamp};
+use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -91,15 +91,6 @@ fn named<'a>(mask: Option<&FieldMask>, fields: &[&'a str]) -> Result<Vec<&'a str
     mask.paths.iter().map(|path| find(path).ok_or_else(unknown)).collect()
 }
 
-fn time(field: &str, at: Timestamp) -> Result<DateTime<Utc>, Error> {
-    let nanos = u32::try_from(at.nanos).ok();
-    nanos
-        .and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos))
-        // What Postgres can hold.
-        .filter(|at| (-8_000_000_000_000..=9_000_000_000_000).contains(&at.timestamp()))
-        .ok_or_else(|| Error::invalid_field(field, "is not a time"))
-}
-
 impl MessagingService {
     async fn update(
         &self,
@@ -185,7 +176,7 @@ impl MessagingService {
     async fn change_member(&self, caller: &Caller, request: UpdateMemberRequest) -> Result<Member, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let account = wire::id("account_id", &request.account_id)?;
-        let silenced_until = request.silenced_until.map(|at| time("silenced_until", at)).transpose()?;
+        let silenced_until = request.silenced_until.map(|at| wire::time("silenced_until", at)).transpose()?;
         caller.trail.about(Target::Account(account));
         self.change(caller, id, async |conn, locked: Locked| {
             locked.require_manager()?;
@@ -322,7 +313,8 @@ impl MessagingService {
         for field in fields {
             match field {
                 "muted_until" => {
-                    member.muted_until = new.muted_until.map(|at| time("membership.muted_until", at)).transpose()?;
+                    member.muted_until =
+                        new.muted_until.map(|at| wire::time("membership.muted_until", at)).transpose()?;
                 }
                 "archived" => member.archived = new.archived,
                 _ => member.pinned_at = new.pinned.then(|| member.pinned_at.unwrap_or(now)),
