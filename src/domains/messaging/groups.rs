@@ -105,17 +105,20 @@ impl MessagingService {
         };
         let fields = ["title", "avatar_url", "disappear_after_seconds", "retention_days"];
         let fields = named(request.update_mask.as_ref(), &fields)?;
-        if fields.contains(&"avatar_url") && !new.avatar_url.is_empty() && !new.avatar_url.starts_with("https://") {
-            return Err(Error::invalid_field("conversation.avatar_url", "must begin with https://"));
+        if fields.contains(&"avatar_url") {
+            users::avatar_url(&new.avatar_url).map_err(|what| Error::invalid_field("conversation.avatar_url", what))?;
         }
         if fields.contains(&"disappear_after_seconds") && (1..SHORTEST_STAY).contains(&new.disappear_after_seconds) {
             let description = format!("must be 0 or at least {SHORTEST_STAY}");
             return Err(Error::invalid_field("conversation.disappear_after_seconds", description));
         }
+        let now = self.app().clock.now();
         self.change(caller, id, async |conn, locked: Locked| {
             let group_alone = fields.iter().any(|field| matches!(*field, "title" | "avatar_url"));
             if group_alone || locked.conversation.kind != DIRECT {
                 locked.require_manager()?;
+            } else {
+                locked.require_may_write(conn, now).await?;
             }
             let mut row = locked.conversation.clone();
             for field in &fields {
@@ -283,6 +286,10 @@ impl MessagingService {
                 let there = Member::all(conn, id).await?;
                 if there.iter().any(|member| member.account_id == caller.account_id) {
                     return Ok(None);
+                }
+                // Whoever comes is no owner, and nobody is left who could make one.
+                if there.is_empty() {
+                    return Err(void());
                 }
                 let owners: Vec<_> =
                     there.iter().filter(|member| member.role == OWNER).map(|it| it.account_id).collect();

@@ -6,7 +6,8 @@
 //!
 //! The account itself, with its name and state, belongs to `auth`, which this domain calls to change it.
 //!
-//! Others may call: [`may_message`] (who starts conversations), [`blocks_between`] (`keys`) and [`seed_profiles`] (demo data).
+//! Others may call: [`may_message`] (who starts conversations), [`blocks_between`] (`messaging`, `keys`), [`avatar_url`] (what
+//! the address of a picture is) and [`seed_profiles`] (demo data).
 
 mod edit;
 mod handle;
@@ -23,6 +24,7 @@ use crate::kernel::app::App;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 
+pub use edit::avatar_url;
 pub use personal_data::PERSONAL_DATA;
 pub use service::UserService;
 
