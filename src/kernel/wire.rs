@@ -13,6 +13,16 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp { seconds: time.timestamp(), nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default() }
 }
 
+/// A time of a request, in microseconds, which Postgres keeps. Not one beyond the years 1 to 9999: protobuf calls it no valid
+/// time, and JSON has no form for it.
+pub fn time(field: &str, at: Timestamp) -> Result<DateTime<Utc>, Error> {
+    let nanos = u32::try_from(at.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    nanos
+        .and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos / 1000 * 1000))
+        .filter(|time| (-62_135_596_800..253_402_300_800).contains(&time.timestamp()))
+        .ok_or_else(|| Error::invalid_field(field, "is not a time"))
+}
+
 /// An id that the contract has validated already.
 pub fn id(field: &str, value: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(value).map_err(|_| Error::invalid_field(field, "must be a UUID"))
@@ -63,6 +73,20 @@ fn from_value(value: Value) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_what_protobuf_calls_one() {
+        let at = |seconds, nanos| time("at", Timestamp { seconds, nanos }).map(timestamp).ok();
+        assert_eq!(at(1, 1_999), Some(Timestamp { seconds: 1, nanos: 1_000 }));
+        for (seconds, nanos) in [(-62_135_596_800, 0), (253_402_300_799, 999_999_000)] {
+            assert_eq!(at(seconds, nanos), Some(Timestamp { seconds, nanos }));
+        }
+        for (seconds, nanos) in
+            [(-62_135_596_801, 0), (253_402_300_800, 0), (i64::MIN, 0), (i64::MAX, 0), (59, -1), (59, 1_000_000_000)]
+        {
+            assert_eq!(at(seconds, nanos), None);
+        }
+    }
 
     #[test]
     fn json_comes_back_from_a_struct_as_it_was() {

@@ -40,6 +40,13 @@ export function equal(actual, expected, what = "value") {
   }
 }
 
+/** The reason of an error of the server; `undefined` where it is not the server's. */
+export function reasonOf(error) {
+  const info = error.details.find((detail) => detail.type === "google.rpc.ErrorInfo");
+  // Its first field.
+  return info && new TextDecoder().decode(info.value.subarray(2, 2 + info.value[1]));
+}
+
 /** Expects an error with this code. Returns it. */
 export async function refused(work, code, reason) {
   try {
@@ -48,10 +55,7 @@ export async function refused(work, code, reason) {
     const error = ConnectError.from(thrown);
     equal(Code[error.code], Code[code], `the code of "${error.message}"`);
     if (reason) {
-      const info = error.details.find((detail) => detail.type === "google.rpc.ErrorInfo");
-      if (!info) throw new Error(`no ErrorInfo in ${JSON.stringify(error.details)}`);
-      // Its first field.
-      equal(new TextDecoder().decode(info.value.subarray(2, 2 + info.value[1])), reason, "reason");
+      equal(reasonOf(error), reason, "reason");
     }
     return error;
   }

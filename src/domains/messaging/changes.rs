@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::heads;
 use super::model::{self, Conversation, Member, Visible, event};
 use super::service::MessagingService;
+use crate::domains::{auth, users};
 use crate::kernel::account_events::{self, Announcement};
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
@@ -20,6 +21,25 @@ use crate::proto::rialto::messaging::v1::subscribe_response::Event;
 pub struct Locked {
     pub conversation: Conversation,
     pub member: Member,
+}
+
+impl Locked {
+    /// Refuses whoever could send no message now, because what is said is not said by other ways either.
+    pub async fn require_may_write(&self, conn: &mut Conn, now: DateTime<Utc>) -> Result<(), Error> {
+        if let Some(until) = self.member.silenced_until.filter(|until| *until > now) {
+            return Err(model::silenced(until, now));
+        }
+        let sender = self.member.account_id;
+        let mut others: Vec<_> = Conversation::members(conn, &[self.conversation.id]).await?;
+        others.retain(|(_, account)| *account != sender);
+        if let [(_, other)] = others.as_slice() {
+            let active = auth::role_of(conn, *other).await?.is_some_and(|(_, active)| active);
+            if !active || !users::blocks_between(conn, sender, &[*other]).await?.is_empty() {
+                return Err(model::unavailable());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a change has come to: its result, and the event that tells the members.

@@ -67,8 +67,15 @@ pub async fn run(service: MessagingService, caller: Caller, mut commands: Stream
         () = out.closed() => return,
         () = answers => {}
     }
-    if !watched.is_empty() {
-        out.closed().await;
+    let readers = async {
+        for reader in watched.into_values() {
+            // It ends when the caller is no longer a member.
+            let _ = reader.await;
+        }
+    };
+    tokio::select! {
+        () = out.closed() => {}
+        () = readers => {}
     }
 }
 
@@ -90,8 +97,11 @@ impl Connection {
         let subject = Subject::Account(self.caller.account_id);
         self.service.app().rates.check(Rate::Default, subject).await?;
         let id = wire::id("conversation_id", &request.conversation_id)?;
+        // Those that the caller is no longer a member of.
+        self.watched.retain(|_, reader| !reader.is_finished());
         if self.watched.len() >= WATCHED && !self.watched.contains_key(&id) {
-            return Err(Error::new(Reason::InvalidInput, format!("a stream watches at most {WATCHED} conversations")));
+            let message = format!("a stream watches at most {WATCHED} conversations");
+            return Err(Error::new(Reason::InvalidInput, message).at_field("conversation_id"));
         }
         let reader = self.service.reader(&self.caller, &request).await?;
         // Watching again from another place ends the first reader.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 use diesel_async::AsyncConnection;
-use prost_types::{FieldMask, Timestamp};
+use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -91,15 +91,6 @@ fn named<'a>(mask: Option<&FieldMask>, fields: &[&'a str]) -> Result<Vec<&'a str
     mask.paths.iter().map(|path| find(path).ok_or_else(unknown)).collect()
 }
 
-fn time(field: &str, at: Timestamp) -> Result<DateTime<Utc>, Error> {
-    let nanos = u32::try_from(at.nanos).ok();
-    nanos
-        .and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos))
-        // What Postgres can hold.
-        .filter(|at| (-8_000_000_000_000..=9_000_000_000_000).contains(&at.timestamp()))
-        .ok_or_else(|| Error::invalid_field(field, "is not a time"))
-}
-
 impl MessagingService {
     async fn update(
         &self,
@@ -114,17 +105,20 @@ impl MessagingService {
         };
         let fields = ["title", "avatar_url", "disappear_after_seconds", "retention_days"];
         let fields = named(request.update_mask.as_ref(), &fields)?;
-        if fields.contains(&"avatar_url") && !new.avatar_url.is_empty() && !new.avatar_url.starts_with("https://") {
-            return Err(Error::invalid_field("conversation.avatar_url", "must begin with https://"));
+        if fields.contains(&"avatar_url") {
+            users::avatar_url(&new.avatar_url).map_err(|what| Error::invalid_field("conversation.avatar_url", what))?;
         }
         if fields.contains(&"disappear_after_seconds") && (1..SHORTEST_STAY).contains(&new.disappear_after_seconds) {
             let description = format!("must be 0 or at least {SHORTEST_STAY}");
             return Err(Error::invalid_field("conversation.disappear_after_seconds", description));
         }
+        let now = self.app().clock.now();
         self.change(caller, id, async |conn, locked: Locked| {
             let group_alone = fields.iter().any(|field| matches!(*field, "title" | "avatar_url"));
             if group_alone || locked.conversation.kind != DIRECT {
                 locked.require_manager()?;
+            } else {
+                locked.require_may_write(conn, now).await?;
             }
             let mut row = locked.conversation.clone();
             for field in &fields {
@@ -185,7 +179,7 @@ impl MessagingService {
     async fn change_member(&self, caller: &Caller, request: UpdateMemberRequest) -> Result<Member, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let account = wire::id("account_id", &request.account_id)?;
-        let silenced_until = request.silenced_until.map(|at| time("silenced_until", at)).transpose()?;
+        let silenced_until = request.silenced_until.map(|at| wire::time("silenced_until", at)).transpose()?;
         caller.trail.about(Target::Account(account));
         self.change(caller, id, async |conn, locked: Locked| {
             locked.require_manager()?;
@@ -293,6 +287,10 @@ impl MessagingService {
                 if there.iter().any(|member| member.account_id == caller.account_id) {
                     return Ok(None);
                 }
+                // Whoever comes is no owner, and nobody is left who could make one.
+                if there.is_empty() {
+                    return Err(void());
+                }
                 let owners: Vec<_> =
                     there.iter().filter(|member| member.role == OWNER).map(|it| it.account_id).collect();
                 let blocked = users::blocks_between(conn, caller.account_id, &owners).await?;
@@ -322,7 +320,8 @@ impl MessagingService {
         for field in fields {
             match field {
                 "muted_until" => {
-                    member.muted_until = new.muted_until.map(|at| time("membership.muted_until", at)).transpose()?;
+                    member.muted_until =
+                        new.muted_until.map(|at| wire::time("membership.muted_until", at)).transpose()?;
                 }
                 "archived" => member.archived = new.archived,
                 _ => member.pinned_at = new.pinned.then(|| member.pinned_at.unwrap_or(now)),

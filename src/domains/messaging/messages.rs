@@ -8,6 +8,7 @@ use super::changes::Locked;
 use super::encryption::{self, Viewer};
 use super::model::{self, MEMBER, Reaction, Visible};
 use super::service::{MessagingService, with_reactions};
+use crate::domains::auth;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::PooledConn;
 use crate::kernel::error::{Error, Reason};
@@ -72,6 +73,7 @@ impl MessagingService {
             if details.forwarded.is_some() {
                 return Err(Error::new(Reason::ResourceConflict, "what was forwarded can't be edited"));
             }
+            locked.require_may_write(conn, now).await?;
             if row.text == request.text && details.mentions == request.mentions {
                 return Ok((Message::from(&row), None));
             }
@@ -130,9 +132,9 @@ impl MessagingService {
 
     async fn react(&self, caller: &Caller, id: &str, seq: i64, emoji: &str, add: bool) -> Result<(), Error> {
         let id = wire::id("conversation_id", id)?;
-        // Emoji are many code points, and more every year: whatever is neither a letter, nor space, nor invisible by itself.
-        let is_text = |c: char| c.is_alphabetic() || c.is_whitespace() || c.is_control();
-        if emoji.is_ascii() || emoji.chars().any(is_text) {
+        // Emoji are many code points, and more every year: whatever is neither a letter nor space, and seen, as names are.
+        let is_text = |c: char| c.is_alphabetic() || c.is_whitespace();
+        if emoji.is_ascii() || emoji.chars().any(is_text) || auth::display_name(emoji).is_err() {
             return Err(Error::invalid_field("emoji", "must be an emoji"));
         }
         let now = self.app().clock.now();
@@ -143,6 +145,7 @@ impl MessagingService {
             let row = model::Message::one(conn, self.view(caller, &locked.conversation), id, seq).await?;
             let row = row.filter(|row| row.deleted_at.is_none()).ok_or_else(no_message)?;
             let changed = if add {
+                locked.require_may_write(conn, now).await?;
                 let all = Reaction::all(conn, id, seq).await?;
                 let mine = all.iter().filter(|reaction| reaction.account_id == caller.account_id).count();
                 let mut kinds: Vec<_> = all.iter().map(|reaction| reaction.emoji.as_str()).collect();

@@ -12,7 +12,7 @@ pub mod retention;
 mod scheduled;
 pub mod search;
 
-pub use batch::{Content, Encrypted, NewMessage};
+pub use batch::{Content, Encrypted, NewMessage, silenced, unavailable};
 pub use conversation::{ADMIN, Conversation, DIRECT, GROUP, MEMBER, Member, OWNER, Place, Visible};
 pub use link::JoinLink;
 pub use message::{Ciphertext, From, Message, View};

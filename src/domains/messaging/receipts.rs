@@ -3,13 +3,13 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::model::{Conversation, DIRECT, Visible};
+use super::model::{self, Conversation, DIRECT, Visible};
 use super::service::MessagingService;
 use super::wire as messaging_wire;
 use crate::domains::users;
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
-use crate::kernel::error::{Error, Reason};
+use crate::kernel::error::Error;
 use crate::kernel::wire;
 use crate::proto::rialto::messaging::v1::receipt_service_server::ReceiptService as Contract;
 use crate::proto::rialto::messaging::v1::subscribe_response::Event;
@@ -44,8 +44,9 @@ impl MessagingService {
         let id = wire::id("conversation_id", &request.conversation_id)?;
         let mut conn = self.app().db.get().await?;
         let (conversation, member) = Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
-        if member.silenced_until.is_some_and(|until| until > self.app().clock.now()) {
-            return Err(Error::new(Reason::InsufficientPermissions, "the group's administrators let you send nothing"));
+        let now = self.app().clock.now();
+        if let Some(until) = member.silenced_until.filter(|until| *until > now) {
+            return Err(model::silenced(until, now));
         }
         if reaches_others(&mut conn, caller, &conversation).await? {
             drop(conn);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -177,7 +176,7 @@ impl RoleService {
     async fn assign(&self, caller: &Caller, request: AssignRoleRequest) -> Result<proto::Assignment, Error> {
         let account_id = wire::id("account_id", &request.account_id)?;
         let role_id = wire::id("role_id", &request.role_id)?;
-        let expires_at = request.expires_at.map(expiry).transpose()?;
+        let expires_at = request.expires_at.map(|at| wire::time("expires_at", at)).transpose()?;
         caller.trail.about(Target::Account(account_id));
         let mut conn = self.app.db.get().await?;
         let changed = conn.transaction(async |conn| {
@@ -332,13 +331,6 @@ fn mask(mask: Option<prost_types::FieldMask>) -> Result<Option<Vec<String>>, Err
         Some(unknown) => Err(Error::invalid_field("update_mask", format!("{unknown:?} is no field of a role"))),
         None => Ok(mask.map(|mask| mask.paths)),
     }
-}
-
-fn expiry(at: prost_types::Timestamp) -> Result<DateTime<Utc>, Error> {
-    // Postgres keeps microseconds.
-    let micros = u32::try_from(at.nanos).ok().filter(|nanos| *nanos < 1_000_000_000).map(|nanos| nanos / 1000 * 1000);
-    let time = micros.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
-    time.ok_or_else(|| Error::invalid_field("expires_at", "is not a time"))
 }
 
 #[tonic::async_trait]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::alerts::{self, Decision};
 use super::live::Live;
 use super::model::{Alert, Event, Filter};
-use super::wire::{of_account, stored_state, time};
+use super::wire::{of_account, stored_state};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
 use crate::kernel::encoded::Encoded;
@@ -50,8 +50,8 @@ impl SecurityService {
             kind,
             subject: account.map(of_account),
             address,
-            since: time("since", request.since)?,
-            before: time("before", request.before)?,
+            since: request.since.map(|at| wire::time("since", at)).transpose()?,
+            before: request.before.map(|at| wire::time("before", at)).transpose()?,
         };
         let mut conn = self.app.db.get().await?;
         let mut rows = Event::list(&mut conn, &filter, after, size + 1).await?;

@@ -1,12 +1,9 @@
 //! Between rows and the contract.
 
-use chrono::{DateTime, Utc};
-use prost_types::Timestamp;
 use uuid::Uuid;
 
 use super::model;
 use crate::kernel::config::Severity;
-use crate::kernel::error::Error;
 use crate::kernel::rates;
 use crate::kernel::security::{Kind, kind_by_name};
 use crate::kernel::wire::timestamp;
@@ -49,16 +46,6 @@ pub fn stored_state(state: AlertState) -> Option<&'static str> {
 /// The severity of this number.
 pub fn severity(number: i16) -> Option<Severity> {
     [Severity::Low, Severity::Medium, Severity::High, Severity::Critical].into_iter().find(|s| *s as i16 == number)
-}
-
-/// A time of a request, in microseconds, which Postgres keeps.
-pub fn time(field: &'static str, at: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
-    let Some(at) = at else { return Ok(None) };
-    let nanos = u32::try_from(at.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    let time = nanos.and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos / 1000 * 1000));
-    // What Postgres can hold, and protobuf calls a valid time.
-    let valid = time.filter(|time| (-62_135_596_800..253_402_300_800).contains(&time.timestamp()));
-    valid.map(Some).ok_or_else(|| Error::invalid_field(field, "is not a time"))
 }
 
 fn subject(stored: &str) -> Subject {
@@ -133,15 +120,6 @@ mod tests {
         assert_eq!(hash, Some(subject::Subject::EmailHash("01".repeat(16))));
         let address = stored(Some(rates::Subject::Address("2001:db8::".parse().unwrap())));
         assert_eq!(address, Some(subject::Subject::Address("2001:db8::".into())));
-    }
-
-    #[test]
-    fn only_times_that_can_be_stored_are_taken() {
-        let at = |seconds, nanos| time("since", Some(Timestamp { seconds, nanos }));
-        assert_eq!(at(1, 1999).unwrap(), DateTime::from_timestamp_micros(1_000_001));
-        for (seconds, nanos) in [(i64::MAX, 0), (i64::MIN, 0), (0, -1), (0, 1_000_000_000), (253_402_300_800, 0)] {
-            assert!(at(seconds, nanos).is_err(), "{seconds} {nanos}");
-        }
     }
 
     #[test]

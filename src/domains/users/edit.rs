@@ -111,7 +111,7 @@ fn bio(text: &str) -> Result<String, &'static str> {
 }
 
 /// Only a shape is checked: the server does not fetch the picture.
-fn avatar_url(text: &str) -> Result<String, &'static str> {
+pub fn avatar_url(text: &str) -> Result<String, &'static str> {
     let uri: Option<http::Uri> = text.parse().ok();
     let good = uri.is_some_and(|uri| {
         uri.scheme() == Some(&http::uri::Scheme::HTTPS)

@@ -7,7 +7,8 @@
 //! The account itself, with its name and state, belongs to `auth`, which this domain calls to change it.
 //!
 //! Others may call: [`may_message`] (who starts conversations), [`whose_presence`] and [`who_sees_presence`] (`account`),
-//! [`blocks_between`] (`keys`) and [`seed_profiles`] (demo data).
+//! [`blocks_between`] (`messaging`, `keys`), [`avatar_url`] (what the address of a picture is) and [`seed_profiles`] (demo
+//! data).
 
 mod edit;
 mod handle;
@@ -26,6 +27,7 @@ use crate::kernel::error::Error;
 
 use self::model::{Setting, Side};
 
+pub use edit::avatar_url;
 pub use personal_data::PERSONAL_DATA;
 pub use service::UserService;
 

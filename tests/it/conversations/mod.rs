@@ -2,6 +2,7 @@
 
 mod groups;
 mod heads;
+mod hostile;
 mod lists;
 mod messages;
 mod receipts;

@@ -111,14 +111,8 @@ impl NewMessage {
         let member = members.iter().find(|(of, account, _)| (*of, *account) == (self.conversation_id, self.sender_id));
         match member {
             None => Error::not_found("conversation"),
-            Some((_, _, Some(until))) if *until > now => Error::new(
-                Reason::InsufficientPermissions,
-                "the group's administrators let you send nothing for a time",
-            )
-            .retry_after((*until - now).to_std().unwrap_or_default()),
-            Some(_) => refusal.unwrap_or_else(|| {
-                Error::new(Reason::RecipientUnavailable, "the other member does not take messages from you")
-            }),
+            Some((_, _, Some(until))) if *until > now => silenced(*until, now),
+            Some(_) => refusal.unwrap_or_else(unavailable),
         }
     }
 
@@ -187,6 +181,17 @@ impl NewMessage {
         key.copy_from_slice(&hash.finalize()[..16]);
         Uuid::from_bytes(key)
     }
+}
+
+/// The refusal of a member who may send nothing until then.
+pub fn silenced(until: DateTime<Utc>, now: DateTime<Utc>) -> Error {
+    let message = "the group's administrators let you send nothing for a time";
+    Error::new(Reason::InsufficientPermissions, message).retry_after((until - now).to_std().unwrap_or_default())
+}
+
+/// The refusal of one of two, of whom the other is not active, or one blocks the other.
+pub fn unavailable() -> Error {
+    Error::new(Reason::RecipientUnavailable, "the other member does not take messages from you")
 }
 
 /// A batch, column by column.

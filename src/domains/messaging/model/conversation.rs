@@ -101,7 +101,7 @@ impl Member {
     }
 
     /// Adds members to a conversation that is locked, also those who have left it; what was said before they came counts as
-    /// read. They must not be members.
+    /// read. Who was silenced still is: leaving and coming back is no way around it. They must not be members.
     pub async fn add(
         conn: &mut Conn,
         conversation: &Conversation,
@@ -110,14 +110,16 @@ impl Member {
     ) -> Result<Vec<Self>, Error> {
         let mut added = Vec::new();
         for account in accounts {
+            let again = diesel::delete(conversation_members::table.find((conversation.id, *account)));
+            let silence: Option<Option<DateTime<Utc>>> =
+                again.returning(conversation_members::silenced_until).get_result(conn).await.optional()?;
             let member = Self {
+                silenced_until: silence.flatten(),
                 delivered_seq: conversation.last_seq,
                 read_seq: conversation.last_seq,
                 read_count: conversation.message_count,
                 ..Self::new(conversation.id, *account, MEMBER, now)
             };
-            let again = diesel::delete(conversation_members::table.find((conversation.id, *account)));
-            again.execute(conn).await?;
             diesel::insert_into(conversation_members::table).values(&member).execute(conn).await?;
             added.push(member);
         }
