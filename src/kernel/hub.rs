@@ -53,9 +53,15 @@ pub struct Topic<E> {
     subscribed: OnceCell<()>,
     ring: Mutex<Ring<E>>,
     head: watch::Sender<i64>,
-    values: Mutex<HashMap<(u8, Uuid), (u64, Encoded<E>)>>,
+    values: Mutex<HashMap<(u8, Uuid), Value<E>>>,
     /// How often values have changed.
     changes: watch::Sender<u64>,
+}
+
+struct Value<E> {
+    /// The count of changes that it came with.
+    change: u64,
+    said: Encoded<E>,
 }
 
 struct Ring<E> {
@@ -190,9 +196,9 @@ impl<E: prost::Message> Topic<E> {
     /// The values that came after this many changes.
     pub fn values(&self, since: u64) -> Vec<Encoded<E>> {
         let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new: Vec<_> = values.values().filter(|(change, _)| *change > since).collect();
-        new.sort_unstable_by_key(|(change, _)| *change);
-        new.into_iter().map(|(_, value)| value.clone()).collect()
+        let mut new: Vec<_> = values.values().filter(|value| value.change > since).collect();
+        new.sort_unstable_by_key(|value| value.change);
+        new.into_iter().map(|value| value.said.clone()).collect()
     }
 
     fn publish(&self, place: Place, said: Encoded<E>) {
@@ -201,7 +207,7 @@ impl<E: prost::Message> Topic<E> {
             Place::Latest(kind, of) => {
                 let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
                 let change = *self.changes.borrow() + 1;
-                values.insert((kind, of), (change, said));
+                values.insert((kind, of), Value { change, said });
                 self.changes.send_replace(change);
             }
         }
