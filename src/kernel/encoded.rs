@@ -1,4 +1,4 @@
-//! Messages that many get: encoded once, and never copied.
+//! Messages that many get: encoded once for all of them.
 
 use std::marker::PhantomData;
 use std::ops::Deref;

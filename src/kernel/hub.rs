@@ -17,7 +17,8 @@ use uuid::Uuid;
 use crate::kernel::bus::Bus;
 use crate::kernel::encoded::Encoded;
 
-/// How many events a topic keeps, and how many bytes they have, encoded. The newest is kept in any case.
+/// How many events a topic keeps, and how many bytes they have, encoded; it has them decoded as well. The newest is kept in any
+/// case.
 const KEPT: usize = 256;
 const KEPT_BYTES: usize = 4 << 20;
 

@@ -19,7 +19,8 @@ use crate::kernel::encoded::Encoded;
 use crate::kernel::error::{Error, Reason};
 use crate::kernel::hub::{self, Hub, Place, Ready, Topic};
 
-/// Events that a reader takes at a time, and bytes after which it takes no more: it holds them until its client reads.
+/// Events that a reader takes at a time, and bytes after which it takes no more from the topic: it holds them until its client
+/// reads. What it reads from Postgres is bounded there.
 const BATCH: usize = 100;
 const BATCH_BYTES: usize = 256 << 10;
 /// How often heads are read from Postgres while somebody follows, without and with the bus.

@@ -28,6 +28,11 @@ pub fn id(field: &str, value: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(value).map_err(|_| Error::invalid_field(field, "must be a UUID"))
 }
 
+/// The ids of a list, whose field is named with the place of the one that is none.
+pub fn ids(field: &str, values: &[String]) -> Result<Vec<Uuid>, Error> {
+    values.iter().enumerate().map(|(index, value)| id(&format!("{field}[{index}]"), value)).collect()
+}
+
 /// The fields of a JSON object; none of anything else.
 pub fn to_struct(json: Json) -> Struct {
     match json {

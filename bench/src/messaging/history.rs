@@ -19,6 +19,8 @@ const CONVERSATIONS: usize = 100;
 const DAYS: usize = 29;
 /// Messages of a page, and messages that somebody missed who comes back.
 const PAGE: usize = 50;
+/// A page from the middle is full.
+pub(super) const LEAST_MESSAGES: usize = 2 * PAGE * CONVERSATIONS;
 /// Calls at once.
 const CALLERS: usize = 32;
 /// How many calls there must be with many messages for each with few: 1 / 1.3.

@@ -169,6 +169,8 @@ pub async fn measure(mut flags: Flags, cores: Cores) -> Result<()> {
     let subscribers = flags.subscribers.iter().copied().min().unwrap_or(0);
     ensure!(least.min(subscribers) > 0 && flags.seconds > 0, "there must be at least one of each");
     ensure!((2..256).contains(&flags.accounts), "a conversation has 2 to 255 accounts");
+    let shortest = flags.history.iter().copied().min().unwrap_or(0);
+    ensure!(shortest >= history::LEAST_MESSAGES, "a history has at least {} messages", history::LEAST_MESSAGES);
     let load_before = report::load_average()?;
     let legs = if flags.only.is_empty() { Leg::value_variants().to_vec() } else { flags.only.clone() };
     let stack = Stack::start(flags.rialto.as_deref().map(Path::new), cores, &flags.log_filter)?;

@@ -9,7 +9,7 @@ use super::connections::Connections;
 use super::model::Connection;
 use super::presence;
 use super::stream::{Messages, Stream};
-use super::wire::{ids, transport_name};
+use super::wire::transport_name;
 use crate::domains::auth::Client;
 use crate::domains::messaging::Heads;
 use crate::kernel::app::App;
@@ -58,7 +58,7 @@ impl Contract for AccountService {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Messages>, Status> {
         let caller = Caller::of(request.extensions())?;
-        let presence_of = ids("presence_of", &request.get_ref().presence_of)?;
+        let presence_of = wire::ids("presence_of", &request.get_ref().presence_of)?;
         let reader = self.app.account_events.reader(caller.account_id, request.get_ref().after_seq).await?;
         let connection = self.connections.open(self.row(&caller, &request)?).await?;
         let mut values = self.app.account_events.latest.stream(caller.account_id);
@@ -77,7 +77,7 @@ impl Contract for AccountService {
         request: Request<GetPresencesRequest>,
     ) -> Result<Response<GetPresencesResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        let ids = ids("account_ids", &request.get_ref().account_ids)?;
+        let ids = wire::ids("account_ids", &request.get_ref().account_ids)?;
         let mut conn = self.app.db.get().await.map_err(Status::from)?;
         let presences = presence::of(&mut conn, caller.account_id, &ids).await?;
         Ok(Response::new(GetPresencesResponse { presences }))

@@ -1,18 +1,10 @@
 //! Between rows and the contract.
 
-use uuid::Uuid;
-
 use super::model;
 use crate::domains::auth::device;
 use crate::kernel::caller;
-use crate::kernel::error::Error;
-use crate::kernel::wire::{self, timestamp};
+use crate::kernel::wire::timestamp;
 use crate::proto::rialto::account::v1::{Connection, Presence, Transport};
-
-/// The ids of a field that the contract has validated already.
-pub fn ids(field: &str, values: &[String]) -> Result<Vec<Uuid>, Error> {
-    values.iter().enumerate().map(|(index, value)| wire::id(&format!("{field}[{index}]"), value)).collect()
-}
 
 /// What a transport is called in a row; empty where it is not known.
 pub fn transport_name(transport: Option<caller::Transport>) -> &'static str {

@@ -142,10 +142,7 @@ impl MessagingService {
 
     async fn add(&self, caller: &Caller, request: AddMembersRequest) -> Result<Vec<Member>, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let mut accounts = Vec::new();
-        for (index, account) in request.account_ids.iter().enumerate() {
-            accounts.push(wire::id(&format!("account_ids[{index}]"), account)?);
-        }
+        let accounts = wire::ids("account_ids", &request.account_ids)?;
         let now = self.app().clock.now();
         self.change(caller, id, async |conn, locked: Locked| {
             locked.require_manager()?;

@@ -134,10 +134,7 @@ impl MessagingService {
     }
 
     async fn create(&self, caller: &Caller, request: CreateConversationRequest) -> Result<Conversation, Error> {
-        let mut named = Vec::new();
-        for (index, id) in request.member_ids.iter().enumerate() {
-            named.push(wire::id(&format!("member_ids[{index}]"), id)?);
-        }
+        let named = wire::ids("member_ids", &request.member_ids)?;
         let direct = request.kind() == ConversationKind::Direct;
         if direct && (named.len() != 1 || named[0] == caller.account_id) {
             return Err(Error::invalid_field("member_ids", "must name the one other account"));
