@@ -8,6 +8,7 @@
 //! those that have changed since it last looked. They are not kept when the topic has no readers.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -21,6 +22,10 @@ use crate::kernel::encoded::Encoded;
 /// case.
 const KEPT: usize = 256;
 const KEPT_BYTES: usize = 4 << 20;
+
+/// Readers that are woken at a time. Waking all readers of a big room at once would have everything else on the node, and the
+/// room's next message, wait until all of them are served.
+const WOKEN: usize = 64;
 
 /// The topics that have readers on this node.
 pub struct Hub<E> {
@@ -53,10 +58,51 @@ pub struct Topic<E> {
     /// Set when the bus carries the topic's channel.
     subscribed: OnceCell<()>,
     ring: Mutex<Ring<E>>,
-    head: watch::Sender<i64>,
+    head: AtomicI64,
     values: Mutex<HashMap<(u8, Uuid), Value<E>>>,
     /// How often values have changed.
-    changes: watch::Sender<u64>,
+    changes: AtomicU64,
+    readers: Mutex<Readers>,
+}
+
+/// Those who are to be woken when there is something new.
+#[derive(Default)]
+struct Readers {
+    groups: Vec<Group>,
+    /// How often there was something new.
+    news: u64,
+    /// A task is waking them, group by group.
+    waking: bool,
+}
+
+/// Readers that are woken together.
+struct Group {
+    wake: watch::Sender<()>,
+    /// The news that it was woken for.
+    heard: u64,
+}
+
+impl Readers {
+    fn add(&mut self) -> watch::Receiver<()> {
+        self.groups.retain(|group| group.wake.receiver_count() > 0);
+        if let Some(group) = self.groups.iter().find(|group| group.wake.receiver_count() < WOKEN) {
+            return group.wake.subscribe();
+        }
+        let (wake, reader) = watch::channel(());
+        self.groups.push(Group { wake, heard: self.news });
+        reader
+    }
+
+    /// Wakes the first group, from this place on and around, that has not heard the newest. Returns the place after it.
+    fn wake_next(&mut self, from: usize) -> Option<usize> {
+        let count = self.groups.len();
+        let place =
+            (from..from + count).map(|place| place % count).find(|place| self.groups[*place].heard < self.news)?;
+        let group = &mut self.groups[place];
+        group.heard = self.news;
+        group.wake.send_replace(());
+        Some(place + 1)
+    }
 }
 
 struct Value<E> {
@@ -89,9 +135,10 @@ impl<E: prost::Message + 'static> Hub<E> {
                     hub: Arc::downgrade(self),
                     subscribed: OnceCell::new(),
                     ring: Mutex::new(Ring { last: 0, events: VecDeque::new(), bytes: 0 }),
-                    head: watch::channel(0).0,
+                    head: AtomicI64::new(0),
                     values: Mutex::default(),
-                    changes: watch::channel(0).0,
+                    changes: AtomicU64::new(0),
+                    readers: Mutex::default(),
                 });
                 topics.insert(id, Arc::downgrade(&topic));
                 topic
@@ -152,15 +199,15 @@ pub enum Ready<E> {
     Nothing,
 }
 
-impl<E: prost::Message> Topic<E> {
-    /// Wakes a reader when the head moves.
-    pub fn head(&self) -> watch::Receiver<i64> {
-        self.head.subscribe()
+impl<E: prost::Message + 'static> Topic<E> {
+    /// Wakes a reader after the head has moved or values have changed.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.readers().add()
     }
 
     /// The events after number `seq`: at most `max`, and no more when they have `max_bytes`.
     pub fn after(&self, seq: i64, max: usize, max_bytes: usize) -> Ready<E> {
-        if *self.head.borrow() <= seq {
+        if self.head.load(Ordering::Acquire) <= seq {
             return Ready::Nothing;
         }
         let ring = self.ring();
@@ -181,17 +228,15 @@ impl<E: prost::Message> Topic<E> {
     }
 
     /// Tells readers that the sequence goes on to at least `seq`.
-    pub fn advance(&self, seq: i64) {
-        self.head.send_if_modified(|head| {
-            let moved = seq > *head;
-            *head = seq.max(*head);
-            moved
-        });
+    pub fn advance(self: &Arc<Self>, seq: i64) {
+        if self.head.fetch_max(seq, Ordering::AcqRel) < seq {
+            self.wake_readers();
+        }
     }
 
-    /// Wakes a reader when values change; holds how often they have.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// How often values have changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The values that came after this many changes.
@@ -202,19 +247,55 @@ impl<E: prost::Message> Topic<E> {
         new.into_iter().map(|value| value.said.clone()).collect()
     }
 
-    fn publish(&self, place: Place, said: Encoded<E>) {
+    fn publish(self: &Arc<Self>, place: Place, said: Encoded<E>) {
         match place {
             Place::Numbered(seq) => self.publish_event(seq, said),
             Place::Latest(kind, of) => {
                 let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-                let change = *self.changes.borrow() + 1;
+                let change = self.changes() + 1;
                 values.insert((kind, of), Value { change, said });
-                self.changes.send_replace(change);
+                self.changes.store(change, Ordering::Release);
+                drop(values);
+                self.wake_readers();
             }
         }
     }
 
-    fn publish_event(&self, seq: i64, event: Encoded<E>) {
+    fn wake_readers(self: &Arc<Self>) {
+        let mut readers = self.readers();
+        readers.news += 1;
+        if readers.waking {
+            return;
+        }
+        if readers.groups.len() > 1 {
+            readers.waking = true;
+            tokio::spawn(Arc::clone(self).wake_groups());
+        } else {
+            readers.wake_next(0);
+        }
+    }
+
+    /// Lets others run after each group. What comes meanwhile, the groups that are left hear in the same go.
+    async fn wake_groups(self: Arc<Self>) {
+        let mut next = 0;
+        loop {
+            {
+                let mut readers = self.readers();
+                let Some(after) = readers.wake_next(next) else {
+                    readers.waking = false;
+                    return;
+                };
+                next = after;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish_event(self: &Arc<Self>, seq: i64, event: Encoded<E>) {
         {
             let mut ring = self.ring();
             if seq <= ring.last {
@@ -251,5 +332,45 @@ impl<E> Drop for Topic<E> {
             topics.remove(&self.id);
             hub.bus.unsubscribe(&format!("{}:{}", hub.channel, self.id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_woken_some_at_a_time_and_hear_what_came_meanwhile_in_the_same_go() {
+        let mut readers = Readers::default();
+        let mut all: Vec<_> = (0..2 * WOKEN + 1).map(|_| readers.add()).collect();
+        let woken = |all: &[watch::Receiver<()>]| all.iter().filter(|reader| reader.has_changed().unwrap()).count();
+        readers.news += 1;
+        let mut next = readers.wake_next(0).unwrap();
+        assert_eq!(woken(&all), WOKEN);
+        all.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        readers.news += 1;
+        let mut counts = Vec::new();
+        while let Some(after) = readers.wake_next(next) {
+            next = after;
+            counts.push(woken(&all));
+            all.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        }
+        assert_eq!(
+            counts,
+            [WOKEN, 1, WOKEN],
+            "the others first, each once, and then those who had heard only the first"
+        );
+    }
+
+    #[test]
+    fn readers_take_the_places_of_those_who_have_gone() {
+        let mut readers = Readers::default();
+        let mut all: Vec<_> = (0..3 * WOKEN).map(|_| readers.add()).collect();
+        all.drain(WOKEN..);
+        all.pop();
+        all.push(readers.add());
+        assert_eq!(readers.groups.len(), 1);
+        all.push(readers.add());
+        assert_eq!(readers.groups.len(), 2);
     }
 }

@@ -128,9 +128,8 @@ impl<E: Event> Sequences<E> {
             require_kept::<E>(&mut conn, id, seq).await?;
         }
         drop(conn);
-        let mut changes = topic.changes();
-        let changes_seen = *changes.borrow_and_update();
-        Ok(Reader { db: self.db.clone(), id, head: topic.head(), changes, changes_seen, topic, seq })
+        let (news, changes_seen) = (topic.news(), topic.changes());
+        Ok(Reader { db: self.db.clone(), id, topic, news, changes_seen, seq })
     }
 
     /// Finds by itself what the bus did not tell.
@@ -169,8 +168,7 @@ pub struct Reader<E> {
     db: Db,
     id: Uuid,
     topic: Arc<Topic<E>>,
-    head: watch::Receiver<i64>,
-    changes: watch::Receiver<u64>,
+    news: watch::Receiver<()>,
     changes_seen: u64,
     seq: i64,
 }
@@ -184,7 +182,7 @@ impl<E: Event> Reader<E> {
     /// The next events, or, when there are none, the values that have changed. An error if events are no longer kept, because
     /// the reader was away for so long.
     pub async fn ready(&mut self) -> Result<Vec<Encoded<E>>, Error> {
-        self.head.borrow_and_update();
+        self.news.mark_unchanged();
         let events = match self.topic.after(self.seq, BATCH, BATCH_BYTES) {
             Ready::Events(events) => events,
             // Boxed, because most readers wait, each with room for what it may have to do.
@@ -195,7 +193,7 @@ impl<E: Event> Reader<E> {
             self.seq = seq;
             return Ok(events);
         }
-        let since = std::mem::replace(&mut self.changes_seen, *self.changes.borrow_and_update());
+        let since = std::mem::replace(&mut self.changes_seen, self.topic.changes());
         let values = if since < self.changes_seen { self.topic.values(since) } else { Vec::new() };
         let here = |value: Encoded<E>| {
             let mut value = value.into_message();
@@ -207,11 +205,8 @@ impl<E: Event> Reader<E> {
 
     /// Waits until there is more than `ready` has seen. May be dropped and called again.
     pub async fn moved(&mut self) {
-        // The topic lives as long as this reader, and its senders with it.
-        tokio::select! {
-            _ = self.head.changed() => {}
-            _ = self.changes.changed() => {}
-        }
+        // The topic lives as long as this reader, and its sender with it.
+        let _ = self.news.changed().await;
     }
 
     /// The next events or values, at least one, when there are some.

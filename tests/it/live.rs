@@ -102,6 +102,39 @@ async fn a_reader_that_comes_in_while_others_write_misses_nothing_and_sees_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_readers_gets_everything_once_while_some_come_and_go() {
+    const MESSAGES: i64 = 60;
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let id = ann.conversation(&node, &[&bob]).await;
+    // More than are woken at a time. Each third goes after so many messages, and comes back.
+    let readers = (0..150).map(|reader| {
+        let (node, bob, id) = (&node, &bob, &id);
+        async move {
+            let stay = if reader % 3 == 0 { 7 } else { MESSAGES };
+            let mut last = 0;
+            while last < MESSAGES {
+                let mut stream = subscribe(node, bob, id, Some(last)).await;
+                for _ in 0..stay.min(MESSAGES - last) {
+                    assert_eq!(
+                        text(soon(stream.message()).await.unwrap().unwrap()),
+                        (last + 1, format!("m{}", last + 1))
+                    );
+                    last += 1;
+                }
+            }
+        }
+    });
+    let write = async {
+        for i in 1..=MESSAGES {
+            ann.send(&node, &id, &format!("m{i}")).await;
+        }
+    };
+    tokio::join!(futures_util::future::join_all(readers), write);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_does_not_read_delays_nobody_and_gets_everything_later() {
     let world = World::new().await;
     let node = world.node().await;
