@@ -20,6 +20,7 @@ use crate::kernel::error::{Error, Reason};
 use crate::kernel::hub::Place;
 use crate::kernel::latest::Latest;
 use crate::kernel::sequence::{self, Reader, Sequences};
+use crate::kernel::sight::Sight;
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::account::v1::SubscribeResponse;
 use crate::schema::{account_events, account_sequences};
@@ -35,6 +36,8 @@ pub struct AccountEvents {
     sequences: Sequences<SubscribeResponse>,
     /// What is not kept: heads of conversations, who types, and the like.
     pub latest: Arc<Latest<Event>>,
+    /// Between whom it has changed what they may see of each other.
+    pub sight: Arc<Sight>,
 }
 
 /// Events that will have happened when their transaction is committed. Dropped, they are found by the streams within two
@@ -54,7 +57,9 @@ impl Announcement {
 impl AccountEvents {
     /// Starts following what other nodes commit, until `stopping`.
     pub fn start(db: &Db, bus: &Arc<Bus>, stopping: &CancellationToken) -> Self {
-        Self { sequences: Sequences::start(db, bus, stopping), latest: Arc::default() }
+        let latest = Arc::default();
+        let sight = Sight::start(bus, &latest);
+        Self { sequences: Sequences::start(db, bus, stopping), latest, sight }
     }
 
     /// Tells the streams of every node. To be called after the commit.

@@ -36,6 +36,8 @@ struct Index<V> {
 struct Watcher<V> {
     account_id: Uuid,
     slots: Arc<Slots<V>>,
+    /// Whether it was told a value, or may have been.
+    sees: bool,
 }
 
 /// An account that has streams here.
@@ -126,12 +128,23 @@ impl<V: Clone> Latest<V> {
         accounts.into_iter().collect()
     }
 
-    /// Gives a topic's latest value to the streams that watch it, of these accounts.
-    pub fn tell(&self, topic: Uuid, accounts: &HashSet<Uuid>, value: &V) {
-        let index = self.index();
-        let watchers = index.watchers.get(&topic).into_iter().flat_map(HashMap::values);
-        for Watcher { slots, .. } in watchers.filter(|watcher| accounts.contains(&watcher.account_id)) {
-            slots.put(topic, value);
+    /// The topics that are watched.
+    pub fn watched(&self) -> HashSet<Uuid> {
+        self.index().watchers.keys().copied().collect()
+    }
+
+    /// Gives a topic's latest value to the streams that watch it, of these accounts: to all of them if it is `new`, else to
+    /// those that had none. The others, if they had one, get `nothing` instead, once.
+    pub fn tell(&self, topic: Uuid, accounts: &HashSet<Uuid>, value: &V, nothing: &V, new: bool) {
+        let mut index = self.index();
+        for watcher in index.watchers.get_mut(&topic).into_iter().flat_map(HashMap::values_mut) {
+            let saw = std::mem::replace(&mut watcher.sees, accounts.contains(&watcher.account_id));
+            match (saw, watcher.sees) {
+                (true, false) => watcher.slots.put(topic, nothing),
+                (false, true) => watcher.slots.put(topic, value),
+                (true, true) if new => watcher.slots.put(topic, value),
+                _ => {}
+            }
         }
     }
 
@@ -196,17 +209,22 @@ impl<V: Clone> Stream<V> {
     pub fn watch(&mut self, topics: impl IntoIterator<Item = Uuid>) {
         let mut index = self.latest.index();
         for topic in topics {
-            let watcher = Watcher { account_id: self.account_id, slots: Arc::clone(&self.slots) };
+            // What it will begin with is not known yet.
+            let watcher = Watcher { account_id: self.account_id, slots: Arc::clone(&self.slots), sees: true };
             index.watchers.entry(topic).or_default().insert(place(&self.slots), watcher);
             self.watched.insert(topic);
         }
     }
 
-    /// Gives this stream alone a value to begin with, unless a newer one of that kind and topic waits.
-    pub fn begin_with(&self, topic: Uuid, value: &V) {
+    /// Gives this stream alone a value to begin with, or `nothing` of it, unless a newer one of that kind and topic waits.
+    pub fn begin_with(&self, topic: Uuid, value: &V, nothing: bool) {
+        let mut index = self.latest.index();
         let mut waiting = self.slots.waiting();
         if !waiting.values.contains_key(&(topic, std::mem::discriminant(value))) {
             waiting.put(topic, value);
+            if let Some(watcher) = index.watchers.get_mut(&topic).and_then(|all| all.get_mut(&place(&self.slots))) {
+                watcher.sees = !nothing;
+            }
         }
         self.slots.filled.notify_one();
     }
@@ -348,15 +366,30 @@ mod tests {
         let mut watchers = latest.watchers(topic);
         watchers.sort();
         assert_eq!((watchers, latest.is_watched(topic), latest.is_watched(ann)), (vec![ann, bob], true, false));
-        latest.tell(topic, &HashSet::from([ann, eve]), &Value::Head(1));
-        latest.tell(topic, &HashSet::from([ann]), &Value::Head(2));
+        for stream in [&anns, &second, &bobs] {
+            stream.begin_with(topic, &Value::Head(0), true);
+            assert_eq!(stream.take(), one(Value::Head(0)));
+        }
+        let tell = |accounts: &[Uuid], head, new| {
+            let accounts = accounts.iter().copied().collect();
+            latest.tell(topic, &accounts, &Value::Head(head), &Value::Head(0), new);
+        };
+        tell(&[ann, eve], 1, true);
+        tell(&[ann], 2, true);
         for stream in [&anns, &second] {
             assert_eq!(stream.take(), one(Value::Head(2)));
         }
         assert_eq!((other.take(), bobs.take()), (nothing(), nothing()));
         drop(second);
-        latest.tell(topic, &HashSet::from([ann, bob]), &Value::Head(3));
+        tell(&[ann, bob], 3, true);
         assert_eq!((anns.take(), bobs.take()), (one(Value::Head(3)), one(Value::Head(3))));
+        // Who may know no longer is told so once, who may know again what there is, and nobody twice the same.
+        tell(&[bob], 3, false);
+        assert_eq!((anns.take(), bobs.take()), (one(Value::Head(0)), nothing()));
+        tell(&[bob], 4, true);
+        assert_eq!((anns.take(), bobs.take()), (nothing(), one(Value::Head(4))));
+        tell(&[ann, bob], 4, false);
+        assert_eq!((anns.take(), bobs.take()), (one(Value::Head(4)), nothing()));
         drop((anns, bobs, other));
         assert!(latest.index().watchers.is_empty() && latest.watchers(topic).is_empty());
     }
@@ -367,13 +400,19 @@ mod tests {
         let latest = Arc::<Latest<Value>>::default();
         let mut stream = latest.stream(ann);
         stream.watch([topic]);
-        latest.tell(topic, &HashSet::from([ann]), &Value::Head(2));
-        stream.begin_with(topic, &Value::Head(1));
-        stream.begin_with(other, &Value::Head(7));
+        latest.tell(topic, &HashSet::from([ann]), &Value::Head(2), &Value::Head(0), true);
+        stream.begin_with(topic, &Value::Head(1), false);
+        stream.begin_with(other, &Value::Head(7), false);
         let taken = stream.take();
         assert!(
             taken.values.len() == 2 && taken.values.contains(&Value::Head(2)) && taken.values.contains(&Value::Head(7))
         );
+        // It was hidden after what the stream begins with was read.
+        let mut late = latest.stream(ann);
+        late.watch([topic]);
+        latest.tell(topic, &HashSet::new(), &Value::Head(3), &Value::Head(0), false);
+        late.begin_with(topic, &Value::Head(2), false);
+        assert_eq!(late.take(), one(Value::Head(0)));
     }
 
     #[tokio::test]

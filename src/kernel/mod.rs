@@ -26,6 +26,7 @@ pub mod seal;
 pub mod secret;
 pub mod security;
 pub mod sequence;
+pub mod sight;
 pub mod telemetry;
 pub mod trail;
 pub mod validate;

@@ -230,8 +230,15 @@ async fn bad_requests_name_the_field_and_write_nothing() {
     let messages = format!("/v1/conversations/{id}/messages");
     let long = "x".repeat(10_001);
     let nobody = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let attached = |name: &str| {
+        let attachments = json!([{ "fileId": nobody }, { "fileId": nobody, "name": name }]);
+        json!({ "client_message_id": "1", "text": "x", "details": { "attachments": attachments } })
+    };
     for (path, body, field) in [
-        ("/v1/conversations", json!({}), "member_ids"),
+        ("/v1/conversations", json!({ "kind": "CONVERSATION_KIND_DIRECT" }), "member_ids"),
+        ("/v1/conversations", json!({ "title": "\u{2060} ", "member_ids": [bob.id] }), "title"),
+        (&messages, attached("\u{200b}"), "details.attachments[1].name"),
+        (&messages, attached("photo\u{202e}gpj.exe"), "details.attachments[1].name"),
         ("/v1/conversations", json!({ "member_ids": ["x"] }), "member_ids[0]"),
         ("/v1/conversations", json!({ "member_ids": [bob.id, nobody] }), "member_ids[1]"),
         ("/v1/conversations", json!({ "title": "x".repeat(201), "member_ids": [bob.id] }), "title"),

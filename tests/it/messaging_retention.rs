@@ -34,6 +34,10 @@ async fn seen(node: &Node, user: &User, conversation: &str) -> Vec<i64> {
     page["messages"].as_array().unwrap().iter().map(|message| number(&message["seq"])).collect()
 }
 
+async fn unread(node: &Node, user: &User, conversation: &str) -> i64 {
+    number(&user.get(node, &format!("/v1/conversations/{conversation}")).await.ok()["unreadCount"])
+}
+
 async fn edit(node: &Node, user: &User, conversation: &str, seq: i64, text: &str) {
     let path = format!("/v1/conversations/{conversation}/messages/{seq}");
     user.call(node, Method::PATCH, &path, json!({ "text": text })).await.ok();
@@ -78,6 +82,7 @@ async fn what_is_older_than_the_server_keeps_is_not_shown_and_then_dropped_with_
     ann.call(&node, Method::PATCH, &path, edit).await.refused(404, "RESOURCE_NOT_FOUND", 3001);
     let conversation = ann.get(&node, &format!("/v1/conversations/{id}")).await.ok();
     assert_eq!(conversation["lastMessage"], json!(null));
+    assert_eq!(unread(&node, &bob, &id).await, 0);
     assert_eq!(truncated_at(&node, &ann, &id, 0).await, 5);
 
     assert_eq!(delete_old_messages(&node.server.app).await.unwrap(), 2);
@@ -123,6 +128,8 @@ async fn a_conversation_keeps_messages_for_less_and_loses_only_its_oldest() {
     }
     assert_eq!((seen(&node, &bob, &short).await, seen(&node, &bob, &long).await), (vec![4], vec![1, 3, 4]));
     assert_eq!(truncated_at(&node, &bob, &short, 1).await, 4);
+    // Bob has read nothing, and what is unread is what he can still read: before the rest is deleted, and after.
+    assert_eq!((unread(&node, &bob, &short).await, unread(&node, &bob, &long).await), (1, 3));
 
     assert_eq!(delete_old_messages(&node.server.app).await.unwrap(), 2);
     let of_short = format!("WHERE conversation_id = '{short}'");
@@ -132,6 +139,18 @@ async fn a_conversation_keeps_messages_for_less_and_loses_only_its_oldest() {
     }
     assert_eq!(left, [1, 1, 1]);
     assert_eq!(truncated_at(&node, &bob, &short, 2).await, 4);
+    assert_eq!((unread(&node, &bob, &short).await, unread(&node, &bob, &long).await), (1, 3));
+    let listed = bob.get(&node, "/v1/conversations").await.ok();
+    let mut counts: Vec<_> =
+        listed["conversations"].as_array().unwrap().iter().map(|listed| number(&listed["unreadCount"])).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 3]);
+    // Reading on from what is gone leaves no more than there is.
+    for (seq, left) in [(1, 1), (4, 0)] {
+        let body = json!({ "readSeq": seq });
+        let read = bob.post(&node, &format!("/v1/conversations/{short}/receipt"), body).await.ok();
+        assert_eq!(number(&read["unreadCount"]), left);
+    }
     let mut stream = subscribe(&node, &bob, &short, Some(3)).await;
     assert_eq!(text(soon(stream.message()).await.unwrap().unwrap()), (4, "four, edited".into()));
     let edited = soon(stream.message()).await.unwrap().unwrap();

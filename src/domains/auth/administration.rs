@@ -120,6 +120,7 @@ pub async fn change_state(
         app.security.record(Event::about(Kind::AccountSuspended, id).by(by.account_id));
     }
     sessions.changed(id).await;
+    app.account_events.sight.changed(&[id], &[]).await;
     crate::kernel::jobs::wake(app).await;
     Ok(account)
 }

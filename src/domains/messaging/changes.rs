@@ -91,7 +91,9 @@ impl MessagingService {
     pub(super) async fn announce(&self, news: News) {
         let (id, seq) = (news.id, news.event.seq);
         self.sequences().announce(vec![(id, news.event)]).await;
-        self.app().account_events.announce(news.accounts).await;
+        let account_events = &self.app().account_events;
+        account_events.announce(news.accounts).await;
+        account_events.sight.changed(&news.moved, &news.members).await;
         self.heads().advance(id, seq);
         heads::tell_servers(&self.app().bus, [(id, seq)]).await;
     }
@@ -103,14 +105,20 @@ pub struct News {
     id: Uuid,
     event: SubscribeResponse,
     accounts: Announcement,
+    /// Who has come or left, and those that have more or less to do with them since.
+    moved: Vec<Uuid>,
+    members: Vec<Uuid>,
 }
 
 impl News {
     /// Writes an event of a conversation whose row is locked, as the last thing of the transaction.
     pub async fn append(conn: &mut Conn, id: Uuid, event: Event, now: DateTime<Utc>) -> Result<Self, Error> {
         let accounts = concerned(id, &event);
+        let moved: Vec<_> = accounts.iter().map(|(account, _)| *account).collect();
+        let members = if moved.is_empty() { Vec::new() } else { Conversation::members(conn, &[id]).await? };
+        let members = members.into_iter().map(|(_, account)| account).collect();
         let event = event::append(conn, id, SubscribeResponse { seq: 0, event: Some(event) }, now).await?;
-        Ok(Self { id, event, accounts: account_events::append(conn, &accounts, now).await? })
+        Ok(Self { id, event, accounts: account_events::append(conn, &accounts, now).await?, moved, members })
     }
 }
 

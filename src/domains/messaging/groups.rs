@@ -98,13 +98,16 @@ impl MessagingService {
         request: UpdateConversationRequest,
     ) -> Result<contract::Conversation, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let Some(new) = request.conversation else {
+        let Some(mut new) = request.conversation else {
             // Who is no member is not told more than others.
             self.one(&mut *self.app().db.get().await?, caller, id).await?;
             return Err(missing("conversation"));
         };
         let fields = ["title", "avatar_url", "disappear_after_seconds", "retention_days"];
         let fields = named(request.update_mask.as_ref(), &fields)?;
+        if fields.contains(&"title") {
+            new.title = messaging_wire::title("conversation.title", &new.title)?;
+        }
         if fields.contains(&"avatar_url") {
             users::avatar_url(&new.avatar_url).map_err(|what| Error::invalid_field("conversation.avatar_url", what))?;
         }

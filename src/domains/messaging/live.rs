@@ -1,7 +1,7 @@
 //! Watching conversations: what was missed, then what happens.
 
 use chrono::{DateTime, Utc};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -111,14 +111,11 @@ impl Reader {
 
     /// One event after the other. If it fails, the last thing is why.
     pub fn into_stream(self) -> impl Stream<Item = Result<Encoded<SubscribeResponse>, Status>> {
-        let batches = stream::unfold(Some(self), |reader| async {
-            let mut reader = reader?;
-            Some(match reader.next().await {
-                Ok(events) => (events.into_iter().map(Ok).collect(), Some(reader)),
-                Err(error) => (vec![Err(error.into())], None),
-            })
+        let batches = stream::try_unfold(self, |mut reader| async {
+            let events = reader.next().await?;
+            Ok::<_, Status>(Some((stream::iter(events).map(Ok), reader)))
         });
-        batches.flat_map(stream::iter)
+        batches.try_flatten()
     }
 }
 

@@ -11,6 +11,7 @@ mod recipients;
 pub mod retention;
 mod scheduled;
 pub mod search;
+mod unread;
 
 pub use batch::{Content, Encrypted, NewMessage, silenced, unavailable};
 pub use conversation::{ADMIN, Conversation, DIRECT, GROUP, MEMBER, Member, OWNER, Place, Visible};
@@ -18,3 +19,4 @@ pub use link::JoinLink;
 pub use message::{Ciphertext, From, Message, View};
 pub use reaction::Reaction;
 pub use scheduled::ScheduledMessage;
+pub use unread::unread;

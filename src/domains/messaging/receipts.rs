@@ -24,7 +24,9 @@ impl MessagingService {
         let mut conn = self.app().db.get().await?;
         let (conversation, mut member) = Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let moved = member.advance(&mut conn, request.delivered_seq, request.read_seq).await?;
-        let unread_count = messaging_wire::unread(&conversation, &member);
+        let row = [(conversation, member)];
+        let unread_count = model::unread(&mut conn, &row, |row| self.kept_since(row)).await?.iter().sum();
+        let [(conversation, member)] = row;
         if moved {
             self.heads().read(&member, unread_count).await;
         }

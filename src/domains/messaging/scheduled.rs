@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::heads;
 use super::model::{self, Content, NewMessage, ScheduledMessage, Visible, partitions};
 use super::service::MessagingService;
+use super::wire as messaging_wire;
 use crate::domains::auth;
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
@@ -116,7 +117,8 @@ impl MessagingService {
         if conversation.encrypted {
             return Err(Error::new(Reason::ResourceConflict, "an encrypted conversation takes ciphertext alone"));
         }
-        let details = request.details.map(|details| MessageDetails { forwarded: None, ..details }.encode_to_vec());
+        let details = request.details.map(messaging_wire::sent_details).transpose()?;
+        let details = details.map(|details| details.encode_to_vec());
         let row = ScheduledMessage {
             id: app.rng.id(now)?,
             account_id: caller.account_id,

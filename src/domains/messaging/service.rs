@@ -34,7 +34,7 @@ use crate::proto::rialto::messaging::v1::messaging_service_server::MessagingServ
 use crate::proto::rialto::messaging::v1::{
     ConnectRequest, ConnectResponse, Conversation, ConversationKind, CreateConversationRequest,
     CreateConversationResponse, GetConversationRequest, GetConversationResponse, ListConversationsRequest,
-    ListConversationsResponse, ListMessagesRequest, ListMessagesResponse, Message, MessageDetails, SendMessageRequest,
+    ListConversationsResponse, ListMessagesRequest, ListMessagesResponse, Message, SendMessageRequest,
     SendMessageResponse, SubscribeRequest, SubscribeResponse, send_message_request,
 };
 
@@ -83,21 +83,26 @@ impl MessagingService {
             }
             None => return Err(Error::invalid_field("content", "one of its fields must be set")),
         };
+        let details = request.details.map(messaging_wire::sent_details).transpose()?;
         Ok(NewMessage {
             id: self.app.rng.id(self.app.clock.now())?,
             conversation_id: wire::id("conversation_id", &request.conversation_id)?,
             sender_id: caller.account_id,
             client_message_id: request.client_message_id,
             content,
-            details: request.details.map(|details| MessageDetails { forwarded: None, ..details }.encode_to_vec()),
+            details: details.map(|details| details.encode_to_vec()),
         })
     }
 
     /// What the caller sees of a conversation now.
     pub(super) fn view(&self, caller: &Caller, conversation: &model::Conversation) -> View {
-        let (now, days) = (self.app.clock.now(), self.app.config.messaging.retention_days);
-        let since = partitions::kept_since(now, days, conversation.retention_days);
-        View { reader: caller.account_id, now, since }
+        View { reader: caller.account_id, now: self.app.clock.now(), since: self.kept_since(conversation) }
+    }
+
+    /// Since when a conversation keeps its messages.
+    pub(super) fn kept_since(&self, conversation: &model::Conversation) -> DateTime<Utc> {
+        let days = self.app.config.messaging.retention_days;
+        partitions::kept_since(self.app.clock.now(), days, conversation.retention_days)
     }
 
     pub(super) fn app(&self) -> &App {
@@ -136,16 +141,21 @@ impl MessagingService {
     async fn create(&self, caller: &Caller, request: CreateConversationRequest) -> Result<Conversation, Error> {
         let named = wire::ids("member_ids", &request.member_ids)?;
         let direct = request.kind() == ConversationKind::Direct;
-        if direct && (named.len() != 1 || named[0] == caller.account_id) {
+        let mut members = [named.as_slice(), &[caller.account_id]].concat();
+        members.sort_unstable();
+        members.dedup();
+        if direct && members.len() != 2 {
             return Err(Error::invalid_field("member_ids", "must name the one other account"));
         }
         if direct && !request.title.is_empty() {
             return Err(Error::invalid_field("title", "a conversation of two has none"));
         }
+        let title = messaging_wire::title("title", &request.title)?;
         let mut conn = self.app.db.get().await?;
         let encrypted = request.encrypted;
         if direct
-            && let Some(id) = model::Conversation::direct(&mut conn, caller.account_id, named[0], encrypted).await?
+            && let [one, other] = *members
+            && let Some(id) = model::Conversation::direct(&mut conn, one, other, encrypted).await?
         {
             return self.one(&mut conn, caller, id).await;
         }
@@ -160,12 +170,9 @@ impl MessagingService {
             };
             return Err(Error::invalid(refused.into_iter().map(violation).collect()));
         }
-        let mut members = [named, vec![caller.account_id]].concat();
-        members.sort_unstable();
-        members.dedup();
         let now = self.app.clock.now();
         let kind = if direct { DIRECT } else { GROUP };
-        let row = model::Conversation::new(self.app.rng.id(now)?, kind, &request.title, caller.account_id, now);
+        let row = model::Conversation::new(self.app.rng.id(now)?, kind, &title, caller.account_id, now);
         let row = model::Conversation { encrypted, ..row };
         let (id, told) = conn
             .transaction(async |conn| {
@@ -181,6 +188,7 @@ impl MessagingService {
             })
             .await?;
         self.app.account_events.announce(told).await;
+        self.app.account_events.sight.changed(&members, &members).await;
         self.one(&mut conn, caller, id).await
     }
 
@@ -201,20 +209,20 @@ impl MessagingService {
         let ids: Vec<_> = rows.iter().map(|(row, _)| row.id).collect();
         let members = model::Conversation::members(conn, &ids).await?;
         let now = self.app.clock.now();
-        let days = self.app.config.messaging.retention_days;
         let newest = rows.iter().filter_map(|(row, _)| {
-            let kept = |at: &DateTime<Utc>| *at >= partitions::kept_since(now, days, row.retention_days);
+            let kept = |at: &DateTime<Utc>| *at >= self.kept_since(row);
             Some((row.id, row.last_message_seq, row.last_message_at.filter(kept)?))
         });
         let mut last = model::Message::at(conn, caller.account_id, &newest.collect::<Vec<_>>(), now).await?;
         model::Message::read_ciphertexts(conn, &mut last, ROOM).await?;
+        let unread = model::unread(conn, &rows, |row| self.kept_since(row)).await?;
         let viewer = Viewer::all(caller);
-        let show = |(row, member): &(model::Conversation, model::Member)| {
+        let show = |((row, member), unread): (&(model::Conversation, model::Member), i64)| {
             let last = last.iter().find(|message| message.conversation_id == row.id);
             let members = members.iter().filter(|(of, _)| *of == row.id).map(|(_, member)| *member);
-            messaging_wire::own_conversation(row, member, &viewer, last, members)
+            messaging_wire::own_conversation(row, member, unread, &viewer, last, members)
         };
-        Ok(rows.iter().map(show).collect())
+        Ok(rows.iter().zip(unread).map(show).collect())
     }
 
     async fn list(

@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::encryption::Viewer;
 use super::model::{self, ADMIN, Ciphertext, DIRECT, OWNER};
+use crate::domains::auth;
+use crate::kernel::error::Error;
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::messaging::v1::{
     Conversation, ConversationKind, EncryptedContent, Member, MemberRole, Membership, Message, MessageDetails, Passage,
@@ -101,6 +103,26 @@ pub fn passages(marked: &str) -> Vec<Passage> {
     pieces
 }
 
+/// A group's title as it is stored: a name like those of accounts, or none.
+pub fn title(field: &str, text: &str) -> Result<String, Error> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    auth::display_name(text).map_err(|description| Error::invalid_field(field, description))
+}
+
+/// What somebody sends with a message, as it is stored. Names of files are names, too: one that turns the direction of text
+/// looks like a file of another type.
+pub fn sent_details(mut details: MessageDetails) -> Result<MessageDetails, Error> {
+    details.forwarded = None;
+    let named = details.attachments.iter_mut().enumerate().filter(|(_, attachment)| !attachment.name.is_empty());
+    for (index, attachment) in named {
+        let wrong = |description| Error::invalid_field(format!("details.attachments[{index}].name"), description);
+        attachment.name = auth::display_name(&attachment.name).map_err(wrong)?;
+    }
+    Ok(details)
+}
+
 /// A conversation as its members see it alike.
 pub fn conversation(conversation: &model::Conversation, members: impl Iterator<Item = Uuid>) -> Conversation {
     Conversation {
@@ -126,13 +148,14 @@ pub fn conversation(conversation: &model::Conversation, members: impl Iterator<I
 pub fn own_conversation(
     row: &model::Conversation,
     member: &model::Member,
+    unread_count: i64,
     viewer: &Viewer,
     last_message: Option<&model::Message>,
     members: impl Iterator<Item = Uuid>,
 ) -> Conversation {
     Conversation {
         last_message: last_message.map(|message| viewer.narrow(shortened(message))),
-        unread_count: unread(row, member),
+        unread_count,
         membership: Some(membership(member)),
         ..conversation(row, members)
     }
@@ -147,11 +170,6 @@ fn shortened(row: &model::Message) -> Message {
         text.truncate(end);
     }
     message
-}
-
-/// How many messages a member has not read.
-pub fn unread(row: &model::Conversation, member: &model::Member) -> i64 {
-    (row.message_count - member.read_count).max(0)
 }
 
 /// Reactions to one message, counted: the most frequent first, and of as frequent ones the one that came first.

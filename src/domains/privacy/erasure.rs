@@ -41,8 +41,7 @@ pub async fn delete_account(app: &App, sessions: &Sessions, by: &Caller, id: Uui
     let before = deleted.await?;
     drop(conn);
     by.trail.changed(Some(before), Some(json!({ "state": "deleted" })));
-    sessions.changed(id).await;
-    crate::kernel::jobs::wake(app).await;
+    announce(app, sessions, id).await;
     Ok(erase_at)
 }
 
@@ -97,6 +96,7 @@ async fn restored(app: &App, conn: &mut Conn, erasure: &Erasure) -> Result<(), E
 
 async fn announce(app: &App, sessions: &Sessions, id: Uuid) {
     sessions.changed(id).await;
+    app.account_events.sight.changed(&[id], &[]).await;
     crate::kernel::jobs::wake(app).await;
 }
 

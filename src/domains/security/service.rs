@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -13,7 +13,6 @@ use super::model::{Alert, Event, Filter};
 use super::wire::{of_account, stored_state};
 use crate::kernel::app::App;
 use crate::kernel::caller::Caller;
-use crate::kernel::encoded::Encoded;
 use crate::kernel::error::Error;
 use crate::kernel::security::{Kind, client_network, kind_name};
 use crate::kernel::{pages, wire};
@@ -135,13 +134,10 @@ impl Contract for SecurityService {
         request: Request<WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
         let reader = self.live.reader(request.get_ref().after_seq).await?;
-        let batches = stream::unfold(Some(reader), |reader| async {
-            let mut reader = reader?;
-            Some(match reader.next().await {
-                Ok(changes) => (changes.into_iter().map(Encoded::into_message).map(Ok).collect(), Some(reader)),
-                Err(error) => (vec![Err(error.into())], None),
-            })
+        let batches = stream::try_unfold(reader, |mut reader| async {
+            let changes = reader.next().await?;
+            Ok::<_, Status>(Some((stream::iter(changes).map(|change| Ok(change.into_message())), reader)))
         });
-        Ok(Response::new(batches.flat_map(stream::iter).boxed()))
+        Ok(Response::new(batches.try_flatten().boxed()))
     }
 }

@@ -50,12 +50,18 @@ impl UserService {
         if by.account_id != id {
             by.trail.about(Target::Account(id));
         }
+        let hides = edit.visibility.is_some() || edit.presence_to.is_some();
         let mut conn = self.app.db.get().await?;
         let updated = conn.transaction(async |conn| {
             auth::may_act_on(conn, by, id, now).await?;
             Profile::update(conn, id, edit, now).await
         });
-        updated.await
+        let updated = updated.await?;
+        drop(conn);
+        if hides {
+            self.app.account_events.sight.changed(&[id], &[]).await;
+        }
+        Ok(updated)
     }
 
     async fn list(&self, caller: &Caller, request: &ListUsersRequest) -> Result<ListUsersResponse, Error> {
@@ -75,8 +81,17 @@ impl UserService {
         if id == caller.account_id {
             return Err(Error::invalid_field("user_id", "is the caller"));
         }
-        let mut conn = self.app.db.get().await?;
-        Blocked::insert(&mut conn, caller.account_id, id, self.app.clock.now()).await
+        let now = self.app.clock.now();
+        Blocked::insert(&mut *self.app.db.get().await?, caller.account_id, id, now).await?;
+        self.app.account_events.sight.changed(&[caller.account_id], &[id]).await;
+        Ok(())
+    }
+
+    async fn unblock(&self, caller: &Caller, id: Uuid) -> Result<(), Error> {
+        caller.trail.about(Target::Account(id));
+        Blocked::delete(&mut *self.app.db.get().await?, caller.account_id, id).await?;
+        self.app.account_events.sight.changed(&[caller.account_id], &[id]).await;
+        Ok(())
     }
 
     async fn blocked(&self, caller: &Caller, request: &ListBlockedRequest) -> Result<ListBlockedResponse, Error> {
@@ -214,10 +229,7 @@ impl Contract for UserService {
         request: Request<UnblockUserRequest>,
     ) -> Result<Response<UnblockUserResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
-        let id = wire::id("user_id", &request.get_ref().user_id)?;
-        caller.trail.about(Target::Account(id));
-        let mut conn = self.app.db.get().await.map_err(Status::from)?;
-        Blocked::delete(&mut conn, caller.account_id, id).await?;
+        self.unblock(&caller, wire::id("user_id", &request.get_ref().user_id)?).await?;
         Ok(Response::new(UnblockUserResponse {}))
     }
 

@@ -55,13 +55,20 @@ impl Stream {
         Ok(Self { connection_id: opened.connection_id, messages })
     }
 
-    /// The presence that is told next.
+    /// The presence that is told next. Conversations come and go besides.
     async fn presence(&mut self) -> Presence {
-        let message = soon(self.messages.message()).await.unwrap().expect("the stream has ended");
-        // It has no number of its own.
-        assert!(message.seq.is_some() && message.at.is_none(), "{message:?}");
-        let Some(Event::Presence(presence)) = message.event else { panic!("{:?}", message.event) };
-        presence
+        loop {
+            let message = soon(self.messages.message()).await.unwrap().expect("the stream has ended");
+            match message.event {
+                Some(Event::Presence(presence)) => {
+                    // It has no number of its own.
+                    assert!(message.seq.is_some() && message.at.is_none());
+                    return presence;
+                }
+                Some(Event::ConversationJoined(_) | Event::ConversationLeft(_) | Event::ConversationHead(_)) => {}
+                event => panic!("{event:?}"),
+            }
+        }
     }
 
     /// The next event and its number.

@@ -170,6 +170,33 @@ async fn two_accounts_have_one_conversation_of_two_and_stay_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_can_be_of_oneself_alone_and_whoever_is_named_twice_is_in_it_once() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let create = async |kind: &str, members: &[&User]| {
+        let members: Vec<_> = members.iter().map(|user| &user.id).collect();
+        let body = json!({ "kind": format!("CONVERSATION_KIND_{kind}"), "memberIds": members });
+        ann.post(&node, "/v1/conversations", body).await
+    };
+    for alone in [&[][..], &[&ann], &[&ann, &ann]] {
+        let id = create("GROUP", alone).await.ok()["id"].as_str().unwrap().to_owned();
+        assert_eq!(roles(&node, &ann, &id).await, [role(&ann, "OWNER")]);
+        assert_eq!(ann.send(&node, &id, "note").await, 1);
+        add(&node, &ann, &id, &[&bob]).await.ok();
+        assert_eq!(bob.send(&node, &id, "thanks").await, 3);
+    }
+    let id = create("GROUP", &[&bob, &ann, &bob]).await.ok()["id"].as_str().unwrap().to_owned();
+    assert_eq!(roles(&node, &ann, &id).await.len(), 2);
+    // Of two, it is the same conversation, whoever is named how often.
+    let first = create("DIRECT", &[&bob]).await.ok();
+    assert_eq!(create("DIRECT", &[&bob, &ann, &bob]).await.ok()["id"], first["id"]);
+    for wrong in [&[][..], &[&ann]] {
+        assert_eq!(create("DIRECT", wrong).await.fields(), ["member_ids"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn title_picture_and_stay_are_changed_by_mask_and_told() {
     let world = World::new().await;
     let node = world.node().await;
@@ -185,6 +212,8 @@ async fn title_picture_and_stay_are_changed_by_mask_and_told() {
     for (mask, body, field) in [
         ("name", json!({ "title": "x" }), "update_mask"),
         ("title", json!({ "title": "x".repeat(201) }), "conversation.title"),
+        ("title", json!({ "title": "\u{200b}\u{2060}" }), "conversation.title"),
+        ("title", json!({ "title": "a\u{202e}b" }), "conversation.title"),
         ("avatarUrl", json!({ "avatarUrl": "javascript:alert(1)" }), "conversation.avatar_url"),
         ("disappearAfterSeconds", json!({ "disappearAfterSeconds": 4 }), "conversation.disappear_after_seconds"),
         ("disappearAfterSeconds", json!({ "disappearAfterSeconds": -1 }), "conversation.disappear_after_seconds"),
@@ -193,6 +222,9 @@ async fn title_picture_and_stay_are_changed_by_mask_and_told() {
         let answer = patch(&ann, &node, &path(&id, &format!("?update_mask={mask}")), body).await;
         assert_eq!((answer.status, answer.fields()), (422, vec![field]));
     }
+    // A title can be taken away again.
+    let none = patch(&ann, &node, &path(&id, "?update_mask=title"), json!({ "title": "" })).await.ok();
+    assert_eq!(none["title"], "");
     // Both sides of a conversation of two say how long messages stay.
     let two = direct(&node, &ann, &bob).await.ok()["id"].as_str().unwrap().to_owned();
     let body = json!({ "disappearAfterSeconds": 60 });
