@@ -69,7 +69,7 @@ impl AccountEvents {
 
     /// A reader of an account's events that begins after `after_seq`, or with what happens from now on.
     pub async fn reader(&self, account_id: Uuid, after_seq: Option<i64>) -> Result<Reader<SubscribeResponse>, Error> {
-        self.sequences.reader(account_id, after_seq).await
+        self.sequences.reader(account_id, after_seq, DateTime::UNIX_EPOCH).await
     }
 }
 
@@ -159,9 +159,10 @@ impl sequence::Event for SubscribeResponse {
         Ok(table.filter(account_id.eq_any(ids)).select((account_id, last_seq)).load(conn).await?)
     }
 
-    async fn oldest(conn: &mut Conn, id: Uuid) -> Result<Option<i64>, Error> {
+    async fn first_after(conn: &mut Conn, id: Uuid, after: i64, _: DateTime<Utc>) -> Result<Option<i64>, Error> {
         use account_events::{account_id, seq, table};
-        Ok(table.filter(account_id.eq(id)).select(diesel::dsl::min(seq)).first(conn).await?)
+        let later = table.filter(account_id.eq(id)).filter(seq.gt(after));
+        Ok(later.select(diesel::dsl::min(seq)).first(conn).await?)
     }
 
     async fn after(conn: &mut Conn, id: Uuid, after: i64, limit: i64) -> Result<Vec<Self>, Error> {

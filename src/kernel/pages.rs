@@ -64,10 +64,29 @@ pub fn by_time(kind: u8, token: &str) -> Result<Option<(DateTime<Utc>, Uuid)>, E
 /// The time and id in what [`time_key`] has made.
 pub fn time(key: &[u8]) -> Result<(DateTime<Utc>, Uuid), Error> {
     let (micros, id) = key.split_first_chunk::<8>().ok_or_else(foreign)?;
+    Ok((time_of(*micros)?, Uuid::from_slice(id).map_err(|_| foreign())?))
+}
+
+fn time_of(micros: [u8; 8]) -> Result<DateTime<Utc>, Error> {
     // Neither before everything nor beyond what Postgres can hold.
-    let micros = Some(i64::from_be_bytes(*micros)).filter(|micros| *micros >= 0);
-    let time = micros.and_then(DateTime::from_timestamp_micros).ok_or_else(foreign)?;
-    Ok((time, Uuid::from_slice(id).map_err(|_| foreign())?))
+    let micros = Some(i64::from_be_bytes(micros)).filter(|micros| *micros >= 0);
+    micros.and_then(DateTime::from_timestamp_micros).ok_or_else(foreign)
+}
+
+/// The key of a list by number, with the time, which finds the place of the number.
+pub fn seq_key(seq: i64, time: DateTime<Utc>) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&time.timestamp_micros().to_be_bytes());
+    key[8..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The number and time in a token; `None` for the first page.
+pub fn by_seq(kind: u8, token: &str) -> Result<Option<(i64, DateTime<Utc>)>, Error> {
+    let Some(key) = key::<16>(kind, token)? else { return Ok(None) };
+    let (micros, seq) = key.split_at(8);
+    let [micros, seq] = [micros, seq].map(|half| half.try_into().map_err(|_| foreign()));
+    Ok(Some((i64::from_be_bytes(seq?), time_of(micros?)?)))
 }
 
 /// The key of a list by text and id.
@@ -118,6 +137,9 @@ mod tests {
             assert!(by_text(2, &token(2, key)).is_err());
         }
         assert!(by_time(1, &token(1, [0xff; 24])).is_err());
+        assert_eq!(by_seq(1, &token(1, seq_key(7, time))).unwrap(), Some((7, time)));
+        assert!(by_seq(1, &token(1, [0xff; 16])).is_err());
+        assert!(by_seq(1, &token(1, 7_i64.to_be_bytes())).is_err());
     }
 
     #[test]

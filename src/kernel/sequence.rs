@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -44,8 +45,14 @@ pub trait Event: prost::Message + Default + Clone + 'static {
     /// The numbers of the last events of these sequences, as far as they have any.
     fn heads(conn: &mut Conn, ids: &[Uuid]) -> impl Future<Output = Result<Vec<(Uuid, i64)>, Error>> + Send;
 
-    /// The number of the oldest event that is kept; `None` without any.
-    fn oldest(conn: &mut Conn, id: Uuid) -> impl Future<Output = Result<Option<i64>, Error>> + Send;
+    /// The number of the first event after `seq` that is kept and did not happen before `since`, as far as times of events
+    /// matter; `None` without any.
+    fn first_after(
+        conn: &mut Conn,
+        id: Uuid,
+        seq: i64,
+        since: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Option<i64>, Error>> + Send;
 
     /// The events after a number, in order.
     fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> impl Future<Output = Result<Vec<Self>, Error>> + Send;
@@ -113,8 +120,8 @@ impl<E: Event> Sequences<E> {
     }
 
     /// A reader that begins after `after_seq`, or with what happens from now on. An error if there is no such number yet, or
-    /// if the event after it is no longer kept.
-    pub async fn reader(&self, id: Uuid, after_seq: Option<i64>) -> Result<Reader<E>, Error> {
+    /// if the event after it is no longer kept, or happened before `since`.
+    pub async fn reader(&self, id: Uuid, after_seq: Option<i64>, since: DateTime<Utc>) -> Result<Reader<E>, Error> {
         let topic = self.hub.topic(id).await;
         // Read after the topic listens, so that nothing falls in between.
         let mut conn = self.db.get().await?;
@@ -125,7 +132,7 @@ impl<E: Event> Sequences<E> {
             return Err(Error::invalid_field("after_seq", format!("is beyond the newest event, {last}")));
         }
         if seq < last {
-            require_kept::<E>(&mut conn, id, seq).await?;
+            require_kept::<E>(&mut conn, id, seq, since).await?;
         }
         drop(conn);
         let (news, changes_seen) = (topic.news(), topic.changes());
@@ -224,24 +231,19 @@ impl<E: Event> Reader<E> {
         let mut conn = self.db.get().await?;
         let events = E::after(&mut conn, self.id, self.seq, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
         if events.first().is_none_or(|first| first.place() != Place::Numbered(self.seq + 1)) {
-            require_kept::<E>(&mut conn, self.id, self.seq).await?;
+            require_kept::<E>(&mut conn, self.id, self.seq, DateTime::UNIX_EPOCH).await?;
         }
         Ok(events.into_iter().map(Encoded::new).collect())
     }
 }
 
 /// Refuses to go on after a number that is not the last one, if the next event is no longer kept.
-async fn require_kept<E: Event>(conn: &mut Conn, id: Uuid, seq: i64) -> Result<(), Error> {
-    let oldest = match E::oldest(conn, id).await? {
+async fn require_kept<E: Event>(conn: &mut Conn, id: Uuid, seq: i64, since: DateTime<Utc>) -> Result<(), Error> {
+    let oldest = match E::first_after(conn, id, seq, since).await? {
         Some(oldest) => oldest,
         // None is kept: the next one will be the oldest. Read after that, because one may have come.
         None => E::heads(conn, &[id]).await?.first().map_or(0, |(_, last)| *last) + 1,
     };
-    check_kept::<E>(seq, oldest)
-}
-
-/// Refuses to go on after a number when the oldest event that is kept is beyond the next one.
-pub fn check_kept<E: Event>(seq: i64, oldest: i64) -> Result<(), Error> {
     if seq + 1 >= oldest {
         return Ok(());
     }

@@ -26,6 +26,7 @@ mod live;
 mod mail;
 mod messaging;
 mod messaging_encrypted;
+mod messaging_history;
 mod messaging_retention;
 mod messaging_scheduled;
 mod messaging_search;

@@ -14,17 +14,17 @@ use tonic_types::StatusExt;
 use crate::harness::{Node, User, World, eventually, number, refusal, soon, text_of};
 use crate::live::{subscribe, text};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Lets days go by, after which everybody logs in again.
-async fn days_later(world: &World, node: &Node, days: u32, users: &mut [&mut User]) {
+pub async fn days_later(world: &World, node: &Node, days: u32, users: &mut [&mut User]) {
     world.clock.advance(DAY * days);
     for user in users {
         **user = node.log_in(&user.email.clone(), &user.id.clone()).await;
     }
 }
 
-async fn sql(world: &World, query: &str) {
+pub async fn sql(world: &World, query: &str) {
     world.database().await.batch_execute(query).await.unwrap();
 }
 
@@ -38,13 +38,13 @@ async fn unread(node: &Node, user: &User, conversation: &str) -> i64 {
     number(&user.get(node, &format!("/v1/conversations/{conversation}")).await.ok()["unreadCount"])
 }
 
-async fn edit(node: &Node, user: &User, conversation: &str, seq: i64, text: &str) {
+pub async fn edit(node: &Node, user: &User, conversation: &str, seq: i64, text: &str) {
     let path = format!("/v1/conversations/{conversation}/messages/{seq}");
     user.call(node, Method::PATCH, &path, json!({ "text": text })).await.ok();
 }
 
 /// Where a reader could begin who is told that what it wants is gone.
-async fn truncated_at(node: &Node, user: &User, conversation: &str, after_seq: i64) -> i64 {
+pub async fn truncated_at(node: &Node, user: &User, conversation: &str, after_seq: i64) -> i64 {
     let request =
         SubscribeRequest { conversation_id: conversation.into(), after_seq: Some(after_seq), ..Default::default() };
     let status = match user.messaging(node).subscribe(request).await {

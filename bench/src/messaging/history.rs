@@ -15,7 +15,7 @@ use crate::world::{Account, execute, start_conversation};
 
 /// Conversations of one account, each with another one.
 const CONVERSATIONS: usize = 100;
-/// Over so many days the messages were sent. Each has partitions of its own.
+/// Over so many days the messages were sent. Each has a partition of its own.
 const DAYS: usize = 29;
 /// Messages of a page, and messages that somebody missed who comes back.
 const PAGE: usize = 50;
@@ -173,16 +173,21 @@ impl Bench {
     }
 }
 
-/// Writes so many messages into each conversation, evenly over the days before now.
+/// Writes so many messages into each conversation, evenly over the days until it was last active: many of them lately, some long
+/// ago, so that the last messages of a page of conversations are in several partitions. In the order of time, as they would be sent.
 fn fill(conversations: &[String], each: usize) -> String {
     let conversations = conversations.join(",");
     format!(
         "SELECT create_message_partitions(now() - make_interval(days => day), 1) FROM generate_series(0, {DAYS}) day;
+         CREATE TEMPORARY TABLE filled AS
+             SELECT c.id, created_by, now() - make_interval(days => {DAYS}) AS began,
+                    now() - make_interval(days => {DAYS}) * power((place - 1) / {CONVERSATIONS}.0, 2) AS ended
+             FROM unnest('{{{conversations}}}'::uuid[]) WITH ORDINALITY AS i (id, place) JOIN conversations c USING (id);
          INSERT INTO messages (conversation_id, seq, created_at, id, sender_id, client_message_id, ordinal, text)
-             SELECT id, seq, now() - make_interval(secs => (({each} - seq) * {DAYS} * 86400.0 / {each})),
-                    gen_random_uuid(), created_by, seq::text, seq, '{TEXT}'
-             FROM generate_series(1, {each}) seq, conversations WHERE id = ANY ('{{{conversations}}}');
-         UPDATE conversations SET last_seq = {each}, message_count = {each}, last_message_seq = {each},
-             last_message_at = now(), active_at = now() WHERE id = ANY ('{{{conversations}}}');"
+             SELECT id, seq, ended - (ended - began) * (({each} - seq)::float8 / {each}) AS at, gen_random_uuid(), created_by,
+                    seq::text, seq, '{TEXT}'
+             FROM generate_series(1, {each}) seq, filled ORDER BY at;
+         UPDATE conversations c SET last_seq = {each}, message_count = {each}, last_message_seq = {each}, created_at = began,
+             last_message_at = ended, active_at = ended, changed_at = ended FROM filled f WHERE f.id = c.id;"
     )
 }

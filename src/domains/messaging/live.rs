@@ -56,14 +56,10 @@ impl Live {
     ) -> Result<Reader, Error> {
         // Before the topic is made: whoever is no member leaves no trace.
         let (conversation, _) = self.membership(caller, id).await?;
-        if let Some(after) = after_seq.filter(|after| *after < conversation.last_seq) {
-            // What is too old may still be there, until its partition is dropped.
-            let days = self.app.config.messaging.retention_days;
-            let since = partitions::kept_since(self.app.clock.now(), days, conversation.retention_days);
-            let oldest = model::event::oldest(&mut *self.app.db.get().await?, id, since).await?;
-            sequence::check_kept::<SubscribeResponse>(after, oldest.unwrap_or(conversation.last_seq + 1))?;
-        }
-        let events = self.sequences.reader(id, after_seq).await?;
+        // What is too old may still be there, until its partition is dropped.
+        let days = self.app.config.messaging.retention_days;
+        let since = partitions::kept_since(self.app.clock.now(), days, conversation.retention_days);
+        let events = self.sequences.reader(id, after_seq, since).await?;
         Ok(Reader { live: self.clone(), caller: caller.clone(), id, events, has_left: false, viewer })
     }
 
@@ -140,8 +136,8 @@ impl Event for SubscribeResponse {
         model::Conversation::heads(conn, ids).await
     }
 
-    async fn oldest(conn: &mut Conn, id: Uuid) -> Result<Option<i64>, Error> {
-        model::event::oldest(conn, id, DateTime::<Utc>::UNIX_EPOCH).await
+    async fn first_after(conn: &mut Conn, id: Uuid, seq: i64, since: DateTime<Utc>) -> Result<Option<i64>, Error> {
+        model::event::first_after(conn, id, seq, since).await
     }
 
     async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {

@@ -7,6 +7,7 @@ mod link;
 mod message;
 pub mod partitions;
 mod reaction;
+mod reading;
 mod recipients;
 pub mod retention;
 mod scheduled;

@@ -250,17 +250,17 @@ impl MessagingService {
         let viewer = Viewer::of(caller, request.device_id.as_deref())?;
         let size = pages::size(request.page_size);
         let kind = if request.after_seq.is_some() { MESSAGES_OLDEST_FIRST } else { MESSAGES_NEWEST_FIRST };
-        let key = pages::key::<8>(kind, &request.page_token)?.map(i64::from_be_bytes);
+        let place = pages::by_seq(kind, &request.page_token)?;
         let mut conn = self.app.db.get().await?;
         let (conversation, _) = model::Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
         let from = match request.after_seq {
-            Some(after) => model::From::After(key.unwrap_or(after)),
-            None => model::From::Before(key.unwrap_or(i64::MAX)),
+            Some(after) => model::From::After(place.map_or(after, |(seq, _)| seq)),
+            None => model::From::Before(place.map_or(i64::MAX, |(seq, _)| seq), place.map(|(_, at)| at)),
         };
         let view = self.view(caller, &conversation);
         let mut rows = model::Message::page(&mut conn, view, id, from, size + 1).await?;
         let size = size.min(fitting(&rows, self.app.config.server.max_message_bytes));
-        let next_page_token = pages::cut(&mut rows, size, kind, |last| last.seq.to_be_bytes());
+        let next_page_token = pages::cut(&mut rows, size, kind, |last| pages::seq_key(last.seq, last.created_at));
         // The page is small enough already.
         model::Message::read_ciphertexts(&mut conn, &mut rows, usize::MAX).await?;
         Ok(ListMessagesResponse { messages: with_reactions(&mut conn, &viewer, id, &rows).await?, next_page_token })

@@ -1,5 +1,6 @@
 //! Watching alerts: what was missed, then what happens.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::model::Changes;
@@ -34,11 +35,11 @@ impl Live {
     /// A reader that begins after `after_seq`, or with what happens from now on.
     pub async fn reader(&self, after_seq: Option<i64>) -> Result<Reader<WatchAlertsResponse>, Error> {
         if after_seq != Some(0) {
-            return self.sequences.reader(ALERTS, after_seq).await;
+            return self.sequences.reader(ALERTS, after_seq, DateTime::UNIX_EPOCH).await;
         }
         // 0 asks for whatever there is.
         let (last, oldest) = Changes::range(&mut *self.app.db.get().await?).await?;
-        self.sequences.reader(ALERTS, Some(oldest.map_or(last, |oldest| oldest - 1))).await
+        self.sequences.reader(ALERTS, Some(oldest.map_or(last, |oldest| oldest - 1)), DateTime::UNIX_EPOCH).await
     }
 }
 
@@ -54,8 +55,10 @@ impl Event for WatchAlertsResponse {
         Ok(vec![(ALERTS, Changes::last(conn).await?)])
     }
 
-    async fn oldest(conn: &mut Conn, _: Uuid) -> Result<Option<i64>, Error> {
-        Ok(Changes::range(conn).await?.1)
+    async fn first_after(conn: &mut Conn, _: Uuid, seq: i64, _: DateTime<Utc>) -> Result<Option<i64>, Error> {
+        let (last, oldest) = Changes::range(conn).await?;
+        // Numbers have no hole.
+        Ok(oldest.map(|oldest| oldest.max(seq + 1)).filter(|first| *first <= last))
     }
 
     async fn after(conn: &mut Conn, _: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {

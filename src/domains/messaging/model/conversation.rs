@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use diesel::helper_types::InnerJoinQuerySource;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::reading::Advance;
 use crate::kernel::abilities::{Condition, Predicate, Scope};
 use crate::kernel::caller::Caller;
 use crate::kernel::db::Conn;
@@ -158,37 +158,10 @@ impl Member {
     /// Moves its watermarks forward to these numbers, as far as the conversation has got; reading implies receiving. Returns
     /// whether anything moved.
     pub async fn advance(&mut self, conn: &mut Conn, delivered_seq: i64, read_seq: i64) -> Result<bool, Error> {
-        #[derive(QueryableByName)]
-        struct Advanced {
-            #[diesel(sql_type = BigInt)]
-            delivered_seq: i64,
-            #[diesel(sql_type = BigInt)]
-            read_seq: i64,
-            #[diesel(sql_type = BigInt)]
-            read_count: i64,
-        }
-        // How many messages there are up to one is told by the first after it; the oldest may be gone.
-        let query = "WITH target AS ( \
-                         SELECT least(greatest($3, $4), c.last_seq) AS delivered, least($4, c.last_seq) AS read, \
-                             CASE WHEN $4 >= c.last_message_seq THEN c.message_count ELSE coalesce(( \
-                                 SELECT m.ordinal - 1 FROM messages m WHERE m.conversation_id = c.id AND m.seq > $4 \
-                                 ORDER BY m.seq LIMIT 1), c.message_count) END AS count \
-                         FROM conversations c WHERE c.id = $1) \
-                     UPDATE conversation_members m SET \
-                         delivered_seq = greatest(m.delivered_seq, t.delivered), \
-                         read_seq = greatest(m.read_seq, t.read), \
-                         read_count = greatest(m.read_count, t.count) \
-                     FROM target t WHERE m.conversation_id = $1 AND m.account_id = $2 AND m.left_at IS NULL \
-                         AND (m.delivered_seq < t.delivered OR m.read_seq < t.read) \
-                     RETURNING m.delivered_seq, m.read_seq, m.read_count";
-        let query = diesel::sql_query(query)
-            .bind::<SqlUuid, _>(self.conversation_id)
-            .bind::<SqlUuid, _>(self.account_id)
-            .bind::<BigInt, _>(delivered_seq)
-            .bind::<BigInt, _>(read_seq);
-        let advanced: Option<Advanced> = query.get_result(conn).await.optional()?;
-        let Some(to) = advanced else { return Ok(false) };
-        (self.delivered_seq, self.read_seq, self.read_count) = (to.delivered_seq, to.read_seq, to.read_count);
+        let (conversation_id, account_id) = (self.conversation_id, self.account_id);
+        let advance = Advance { conversation_id, account_id, delivered_seq, read_seq };
+        let Some(to) = advance.get_result(conn).await.optional()? else { return Ok(false) };
+        (self.delivered_seq, self.read_seq, self.read_count) = to;
         Ok(true)
     }
 

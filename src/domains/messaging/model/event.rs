@@ -11,11 +11,12 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::message::Message;
+use super::reading::{EventsAfter, FirstAfter};
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::kernel::wire::timestamp;
 use crate::proto::rialto::messaging::v1::{self as contract, SubscribeResponse, subscribe_response};
-use crate::schema::{conversation_events, conversations, messages};
+use crate::schema::{conversation_events, conversations};
 
 /// An event as it is stored.
 #[derive(Queryable, Selectable, Insertable)]
@@ -36,14 +37,7 @@ pub async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Ve
     let mut messages = Message::after(conn, id, seq, limit).await?;
     messages.truncate(Message::fitting(&messages, ROOM));
     Message::read_ciphertexts(conn, &mut messages, ROOM).await?;
-    let others: Vec<Event> = conversation_events::table
-        .filter(conversation_events::conversation_id.eq(id))
-        .filter(conversation_events::seq.gt(seq))
-        .order(conversation_events::seq.asc())
-        .limit(limit)
-        .select(Event::as_select())
-        .load(conn)
-        .await?;
+    let others: Vec<Event> = EventsAfter { conversation_id: id, seq, limit }.load(conn).await?;
     let mut events: Vec<SubscribeResponse> = messages.iter().map(SubscribeResponse::from).collect();
     let mut stored = Vec::new();
     for other in others {
@@ -88,19 +82,9 @@ async fn with_content(
     Ok(whole)
 }
 
-/// The number of the oldest that is kept and not older than `since`; `None` without any.
-pub async fn oldest(conn: &mut Conn, id: Uuid, since: DateTime<Utc>) -> Result<Option<i64>, Error> {
-    let message = messages::table
-        .filter(messages::conversation_id.eq(id))
-        .filter(messages::created_at.ge(since))
-        .order(messages::seq.asc());
-    let message: Option<i64> = message.select(messages::seq).first(conn).await.optional()?;
-    let other = conversation_events::table
-        .filter(conversation_events::conversation_id.eq(id))
-        .filter(conversation_events::created_at.ge(since));
-    let other = other.order(conversation_events::seq.asc()).select(conversation_events::seq);
-    let other: Option<i64> = other.first(conn).await.optional()?;
-    Ok(message.into_iter().chain(other).min())
+/// The number of the first after `seq` that is kept and not older than `since`; `None` without any.
+pub async fn first_after(conn: &mut Conn, id: Uuid, seq: i64, since: DateTime<Utc>) -> Result<Option<i64>, Error> {
+    Ok(FirstAfter { conversation_id: id, seq, since }.get_result(conn).await?)
 }
 
 diesel::define_sql_function! {

@@ -3,11 +3,12 @@
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Binary, Integer, Nullable};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+pub use super::reading::MessageColumns;
+use super::reading::{CiphertextsAt, MessagesAfter, MessagesAt, MessagesBefore, Places};
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::schema::{hidden_messages, message_edits, messages};
@@ -81,8 +82,8 @@ pub struct View {
 pub enum From {
     /// The oldest first.
     After(i64),
-    /// The newest first.
-    Before(i64),
+    /// The newest first; none of them later than that time, if it is known.
+    Before(i64, Option<DateTime<Utc>>),
 }
 
 impl Message {
@@ -119,13 +120,8 @@ impl Message {
 
     /// The messages after `seq`, the oldest first.
     pub async fn after(conn: &mut Conn, conversation_id: Uuid, seq: i64, limit: i64) -> Result<Vec<Self>, Error> {
-        let rows = messages::table
-            .filter(messages::conversation_id.eq(conversation_id))
-            .filter(messages::seq.gt(seq))
-            .order(messages::seq.asc())
-            .limit(limit)
-            .select(Self::as_select());
-        Ok(rows.load(conn).await?)
+        let since = DateTime::UNIX_EPOCH;
+        Ok(MessagesAfter { conversation_id, seq, reader: None, since, limit }.load(conn).await?)
     }
 
     /// Those of these numbers.
@@ -146,19 +142,14 @@ impl Message {
         from: From,
         limit: i64,
     ) -> Result<Vec<Self>, Error> {
-        let hidden = hidden_messages::table
-            .filter(hidden_messages::account_id.eq(view.reader))
-            .filter(hidden_messages::conversation_id.eq(conversation_id))
-            .filter(hidden_messages::message_seq.eq(messages::seq));
-        let visible = messages::table
-            .filter(messages::conversation_id.eq(conversation_id))
-            .filter(messages::created_at.ge(view.since))
-            .filter(diesel::dsl::not(diesel::dsl::exists(hidden)))
-            .limit(limit)
-            .select(Self::as_select());
+        let View { reader, since, .. } = view;
         let rows: Vec<Self> = match from {
-            From::After(seq) => visible.filter(messages::seq.gt(seq)).order(messages::seq.asc()).load(conn).await?,
-            From::Before(seq) => visible.filter(messages::seq.lt(seq)).order(messages::seq.desc()).load(conn).await?,
+            From::After(seq) => {
+                MessagesAfter { conversation_id, seq, reader: Some(reader), since, limit }.load(conn).await?
+            }
+            From::Before(seq, at) => {
+                MessagesBefore { conversation_id, seq, at, reader, since, limit }.load(conn).await?
+            }
         };
         Ok(rows.into_iter().map(|row| row.shown_at(view.now)).collect())
     }
@@ -260,110 +251,3 @@ impl Message {
         Ok(MessagesAt { reader, places: Places::new(places.iter().copied()), now }.load(conn).await?)
     }
 }
-
-/// Where messages are: conversation, number, and the time, which finds the partition.
-#[derive(Debug)]
-struct Places {
-    conversations: Vec<Uuid>,
-    seqs: Vec<i64>,
-    times: Vec<DateTime<Utc>>,
-}
-
-impl Places {
-    fn new(places: impl Iterator<Item = (Uuid, i64, DateTime<Utc>)> + Clone) -> Self {
-        Self {
-            conversations: places.clone().map(|(id, _, _)| id).collect(),
-            seqs: places.clone().map(|(_, seq, _)| seq).collect(),
-            times: places.map(|(_, _, at)| at).collect(),
-        }
-    }
-}
-
-/// The messages `m` at these places.
-impl QueryFragment<Pg> for Places {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(" FROM unnest(");
-        out.push_bind_param::<Array<SqlUuid>, _>(&self.conversations)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<BigInt>, _>(&self.seqs)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Timestamptz>, _>(&self.times)?;
-        out.push_sql(
-            ") AS i (conversation_id, seq, created_at) JOIN messages m USING (conversation_id, seq, created_at)",
-        );
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct MessagesAt {
-    reader: Uuid,
-    places: Places,
-    now: DateTime<Utc>,
-}
-
-impl QueryFragment<Pg> for MessagesAt {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(
-            "SELECT m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.ordinal, m.text, m.details, \
-                 m.created_at, m.edited_at, m.deleted_at, m.expires_at, octet_length(m.ciphertext)",
-        );
-        self.places.walk_ast(out.reborrow())?;
-        out.push_sql(" WHERE (m.expires_at IS NULL OR m.expires_at > ");
-        out.push_bind_param::<Timestamptz, _>(&self.now)?;
-        out.push_sql(
-            ") AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.conversation_id = m.conversation_id \
-                 AND h.message_seq = m.seq AND h.account_id = ",
-        );
-        out.push_bind_param::<SqlUuid, _>(&self.reader)?;
-        out.push_sql(")");
-        Ok(())
-    }
-}
-
-impl QueryId for MessagesAt {
-    type QueryId = Self;
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl Query for MessagesAt {
-    type SqlType = MessageColumns;
-}
-
-#[derive(Debug)]
-struct CiphertextsAt(Places);
-
-impl QueryFragment<Pg> for CiphertextsAt {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT m.id, m.ciphertext");
-        self.0.walk_ast(out.reborrow())?;
-        out.push_sql(" WHERE m.ciphertext IS NOT NULL");
-        Ok(())
-    }
-}
-
-impl QueryId for CiphertextsAt {
-    type QueryId = Self;
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl Query for CiphertextsAt {
-    type SqlType = (SqlUuid, Binary);
-}
-
-/// The columns of a [`Message`], in order.
-pub type MessageColumns = (
-    SqlUuid,
-    SqlUuid,
-    BigInt,
-    SqlUuid,
-    Text,
-    BigInt,
-    Text,
-    Nullable<Binary>,
-    Timestamptz,
-    Nullable<Timestamptz>,
-    Nullable<Timestamptz>,
-    Nullable<Timestamptz>,
-    Nullable<Integer>,
-);

@@ -37,8 +37,7 @@ pub async fn unread(
     if asked.is_empty() {
         return Ok(unread);
     }
-    let query = "SELECT (SELECT m.ordinal FROM messages m WHERE m.conversation_id = c.id AND m.seq > c.read_seq \
-                     AND m.created_at >= c.since ORDER BY m.seq LIMIT 1) AS ordinal \
+    let query = "SELECT (SELECT m.ordinal FROM messages_after(c.id, c.read_seq, NULL, c.since, 1) m) AS ordinal \
                  FROM unnest($1, $2, $3) WITH ORDINALITY AS c (id, read_seq, since, place) ORDER BY place";
     let query = diesel::sql_query(query)
         .bind::<Array<SqlUuid>, _>(ids)
