@@ -11,7 +11,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::message::Message;
-use super::reading::{EventsAfter, FirstAfter};
+use super::reading::FirstAfter;
 use crate::kernel::db::Conn;
 use crate::kernel::error::Error;
 use crate::kernel::wire::timestamp;
@@ -37,7 +37,14 @@ pub async fn after(conn: &mut Conn, id: Uuid, seq: i64, limit: i64) -> Result<Ve
     let mut messages = Message::after(conn, id, seq, limit).await?;
     messages.truncate(Message::fitting(&messages, ROOM));
     Message::read_ciphertexts(conn, &mut messages, ROOM).await?;
-    let others: Vec<Event> = EventsAfter { conversation_id: id, seq, limit }.load(conn).await?;
+    let others: Vec<Event> = conversation_events::table
+        .filter(conversation_events::conversation_id.eq(id))
+        .filter(conversation_events::seq.gt(seq))
+        .order(conversation_events::seq.asc())
+        .limit(limit)
+        .select(Event::as_select())
+        .load(conn)
+        .await?;
     let mut events: Vec<SubscribeResponse> = messages.iter().map(SubscribeResponse::from).collect();
     let mut stored = Vec::new();
     for other in others {

@@ -109,36 +109,6 @@ impl Query for MessagesBefore {
     type SqlType = MessageColumns;
 }
 
-/// The first events besides messages after a number.
-#[derive(Debug)]
-pub struct EventsAfter {
-    pub conversation_id: Uuid,
-    pub seq: i64,
-    pub limit: i64,
-}
-
-impl QueryFragment<Pg> for EventsAfter {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT e.conversation_id, e.seq, e.created_at, e.event FROM conversation_events_after(");
-        out.push_bind_param::<SqlUuid, _>(&self.conversation_id)?;
-        out.push_sql(", ");
-        out.push_bind_param::<BigInt, _>(&self.seq)?;
-        out.push_sql(", '-infinity', ");
-        out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(") e ORDER BY e.seq");
-        Ok(())
-    }
-}
-
-impl QueryId for EventsAfter {
-    type QueryId = Self;
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl Query for EventsAfter {
-    type SqlType = (SqlUuid, BigInt, Timestamptz, Binary);
-}
-
 /// The number of the first that happened after a number, and not before `since`; `NULL` when nothing did.
 #[derive(Debug)]
 pub struct FirstAfter {
@@ -152,7 +122,8 @@ impl QueryFragment<Pg> for FirstAfter {
         // Where a message follows, nothing else is looked for.
         out.push_sql(
             "SELECT CASE WHEN m.seq = a.seq + 1 THEN m.seq ELSE least(m.seq, ( \
-                 SELECT e.seq FROM conversation_events_after(a.id, a.seq, a.since, 1) e)) END FROM (SELECT ",
+                 SELECT e.seq FROM conversation_events e WHERE e.conversation_id = a.id AND e.seq > a.seq \
+                     AND e.created_at >= a.since ORDER BY e.seq LIMIT 1)) END FROM (SELECT ",
         );
         out.push_bind_param::<SqlUuid, _>(&self.conversation_id)?;
         out.push_sql("::uuid, ");

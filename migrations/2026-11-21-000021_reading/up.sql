@@ -1,5 +1,5 @@
--- Reading messages and events of a conversation, whose times grow with their numbers, looks only into the partitions that hold
--- what is wanted. A plain query begins with all of them.
+-- Reading messages of a conversation, whose times grow with their numbers, looks only into the partitions that hold what is
+-- wanted. A plain query begins with all of them. Other events are few, and a plain query for them costs less than this.
 --
 -- Each of these functions keeps its plans. Planning would cost more than everything else; and a partition that was small
 -- when a plan was made may be large when it is used: hence no sequential scans, and no compiling of what these seem to cost.
@@ -100,32 +100,6 @@ BEGIN
             AND NOT EXISTS (SELECT FROM hidden_messages h WHERE h.account_id = reader
                 AND h.conversation_id = conversation AND h.message_seq = m.seq)
             ORDER BY m.seq DESC LIMIT most;
-        GET DIAGNOSTICS found_rows = ROW_COUNT;
-        most := most - found_rows;
-        -- Twice as many at a time, where the average is wrong.
-        place := place + width;
-        width := width * 2;
-    END LOOP;
-END $$;
-
--- The first other events after a number, as far as they happened since that time.
-CREATE FUNCTION conversation_events_after(conversation uuid, number bigint, since timestamptz, most bigint)
-    RETURNS SETOF conversation_events LANGUAGE plpgsql STABLE
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
-DECLARE
-    starts timestamptz[];
-    ends timestamptz[];
-    place integer := 1;
-    width integer;
-    found_rows bigint;
-BEGIN
-    SELECT p.starts, p.ends, p.width INTO starts, ends, width
-        FROM message_partitions_after(conversation, number, since, most) p;
-    WHILE place <= cardinality(starts) AND most > 0 LOOP
-        RETURN QUERY SELECT e.* FROM conversation_events e WHERE e.conversation_id = conversation AND e.seq > number
-            AND e.created_at >= greatest(since, starts[place])
-            AND e.created_at < ends[least(place + width - 1, cardinality(ends))]
-            ORDER BY e.seq LIMIT most;
         GET DIAGNOSTICS found_rows = ROW_COUNT;
         most := most - found_rows;
         -- Twice as many at a time, where the average is wrong.
