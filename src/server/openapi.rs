@@ -345,8 +345,8 @@ mod tests {
         assert_eq!(register["properties"]["email"]["maxLength"], 254);
         let create = &schemas["rialto.messaging.v1.CreateConversationRequest"]["properties"];
         assert_eq!(
-            (&create["memberIds"]["minItems"], &create["memberIds"]["items"]["format"]),
-            (&json!(1), &json!("uuid"))
+            (&create["memberIds"]["maxItems"], &create["memberIds"]["items"]["format"]),
+            (&json!(255), &json!("uuid"))
         );
         assert_eq!(create["title"]["type"], json!(["string", "null"]));
         Ok(())
