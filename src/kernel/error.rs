@@ -152,13 +152,13 @@ impl std::fmt::Display for Causes<'_> {
 impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
+        const CONNECTION_LOST: (Reason, &str) = (Reason::ConnectionError, "the database connection was lost");
+        const ROLLED_BACK: (Reason, &str) = (Reason::TransactionFailed, "the transaction was rolled back");
         let (reason, message) = match &error {
             // The second is what diesel-async makes of a connection that ended under a query.
             Diesel::DatabaseError(Kind::ClosedConnection | Kind::UnableToSendCommand, _)
-            | Diesel::BrokenTransactionManager => (Reason::ConnectionError, "the database connection was lost"),
-            Diesel::DatabaseError(Kind::SerializationFailure, _) | Diesel::RollbackTransaction => {
-                (Reason::TransactionFailed, "the transaction was rolled back")
-            }
+            | Diesel::BrokenTransactionManager => CONNECTION_LOST,
+            Diesel::DatabaseError(Kind::SerializationFailure, _) | Diesel::RollbackTransaction => ROLLED_BACK,
             Diesel::DatabaseError(Kind::UniqueViolation, _) => {
                 (Reason::ResourceConflict, "somebody else made the same change at the same time")
             }
@@ -168,7 +168,15 @@ impl From<diesel::result::Error> for Error {
             {
                 return Self::new(Reason::LastAdministrator, "no active administrator would be left");
             }
-            Diesel::DatabaseError(Kind::Unknown, _) => (Reason::QueryFailed, "a query failed"),
+            // diesel keeps no SQLSTATE, so what it does not tell apart is told by the text, which a server with
+            // another `lc_messages` than English says otherwise: then it is a query that failed.
+            Diesel::DatabaseError(Kind::Unknown, info) => match info.message() {
+                // 57P01, 57P02, 25P03: an administrator, a crash, the end of Postgres, or a time-out of ours.
+                text if text.starts_with("terminating connection") => CONNECTION_LOST,
+                "deadlock detected" => ROLLED_BACK,
+                text if text.starts_with("canceling statement") => (Reason::Timeout, "the database took too long"),
+                _ => (Reason::QueryFailed, "a query failed"),
+            },
             _ => (Reason::DatabaseError, "the database failed"),
         };
         Self::new(reason, message).caused_by(error)

@@ -13,6 +13,7 @@ mod command;
 mod contract;
 mod conversations;
 mod cookies;
+mod database;
 mod documents;
 mod email_change;
 mod enumeration;
