@@ -117,6 +117,12 @@ pub async fn append(conn: &mut Conn, events: &[(Uuid, Event)], now: DateTime<Utc
     Ok(Announcement(appended.into_iter().map(read).collect::<Result<_, Error>>()?))
 }
 
+/// The number of an account's last event.
+pub async fn last_seq(conn: &mut Conn, account_id: Uuid) -> Result<i64, Error> {
+    let heads = <SubscribeResponse as sequence::Event>::heads(conn, &[account_id]).await?;
+    Ok(heads.into_iter().next().map_or(0, |(_, seq)| seq))
+}
+
 /// Forgets events from before `before`; returns how many. Of each account the oldest ones go, so that those that are left have
 /// no hole, whatever the clocks of nodes say.
 pub async fn delete_old(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, Error> {

@@ -43,7 +43,8 @@ struct Watcher<V> {
 /// An account that has streams here.
 struct Present<V> {
     streams: Vec<Arc<Slots<V>>>,
-    topics: HashSet<Uuid>,
+    /// What it follows, and what it followed, each as of which of its events: its streams hear of them at different times.
+    topics: HashMap<Uuid, (i64, bool)>,
 }
 
 struct Slots<V> {
@@ -72,29 +73,36 @@ impl<V: Clone> Latest<V> {
         let slots = Arc::new(Slots { waiting, filled: Notify::new() });
         let mut index = self.index();
         let present = index.accounts.entry(account_id);
-        let present = present.or_insert_with(|| Present { streams: Vec::new(), topics: HashSet::new() });
+        let present = present.or_insert_with(|| Present { streams: Vec::new(), topics: HashMap::new() });
         present.streams.push(Arc::clone(&slots));
         Stream { latest: Arc::clone(self), account_id, slots, watched: HashSet::new() }
     }
 
-    /// Has an account's streams get what is published of these topics, as long as it has one here.
-    pub fn follow(&self, account_id: Uuid, topics: impl IntoIterator<Item = Uuid>) {
+    /// Has an account's streams get what is published of a topic, or no longer, as long as it has one here. That is so since its
+    /// event of this number; what is known of a later one stands.
+    pub fn follow(&self, account_id: Uuid, topic: Uuid, follows: bool, since: i64) {
         let mut index = self.index();
-        let Index { accounts, followers, .. } = &mut *index;
-        let Some(present) = accounts.get_mut(&account_id) else { return };
-        for topic in topics {
-            present.topics.insert(topic);
-            followers.entry(topic).or_default().insert(account_id);
+        let Some(present) = index.accounts.get_mut(&account_id) else { return };
+        let (known, _) = present.topics.get(&topic).copied().unwrap_or((i64::MIN, false));
+        if known < since {
+            index.decide(account_id, topic, since, follows);
         }
     }
 
-    /// Ends that for one topic.
-    pub fn unfollow(&self, account_id: Uuid, topic: Uuid) {
+    /// Has an account's streams get what is published of these topics and of no others, as it was read after its event of this
+    /// number.
+    pub fn follow_all(&self, account_id: Uuid, topics: &HashSet<Uuid>, since: i64) {
         let mut index = self.index();
-        if let Some(present) = index.accounts.get_mut(&account_id) {
-            present.topics.remove(&topic);
+        let Some(present) = index.accounts.get(&account_id) else { return };
+        let known = &present.topics;
+        let gone = known.iter().filter(|(topic, (_, follows))| *follows && !topics.contains(topic));
+        let decided: Vec<_> =
+            gone.map(|(topic, _)| (*topic, false)).chain(topics.iter().map(|id| (*id, true))).collect();
+        let later = |topic: &Uuid| known.get(topic).is_some_and(|(known, _)| *known > since);
+        let decided: Vec<_> = decided.into_iter().filter(|(topic, _)| !later(topic)).collect();
+        for (topic, follows) in decided {
+            index.decide(account_id, topic, since, follows);
         }
-        index.forget(topic, account_id);
     }
 
     /// The topics that are followed.
@@ -169,6 +177,16 @@ impl<V: Clone> Slots<V> {
 }
 
 impl<V> Index<V> {
+    fn decide(&mut self, account_id: Uuid, topic: Uuid, since: i64, follows: bool) {
+        let Some(present) = self.accounts.get_mut(&account_id) else { return };
+        present.topics.insert(topic, (since, follows));
+        if follows {
+            self.followers.entry(topic).or_default().insert(account_id);
+        } else {
+            self.forget(topic, account_id);
+        }
+    }
+
     fn forget(&mut self, topic: Uuid, account_id: Uuid) {
         if let Some(accounts) = self.followers.get_mut(&topic) {
             accounts.remove(&account_id);
@@ -265,7 +283,7 @@ impl<V> Drop for Stream<V> {
         if present.streams.is_empty()
             && let Some(gone) = index.accounts.remove(&self.account_id)
         {
-            gone.topics.into_iter().for_each(|topic| index.forget(topic, self.account_id));
+            gone.topics.into_keys().for_each(|topic| index.forget(topic, self.account_id));
         }
     }
 }
@@ -297,8 +315,8 @@ mod tests {
         let [ann, bob, room, other] = ids();
         let latest = Arc::<Latest<Value>>::default();
         let (anns, annsecond, bobs) = (latest.stream(ann), latest.stream(ann), latest.stream(bob));
-        latest.follow(ann, [room, other]);
-        latest.follow(bob, [room]);
+        latest.follow_all(ann, &HashSet::from([room, other]), 0);
+        latest.follow(bob, room, true, 1);
         for head in 1..=1000 {
             latest.publish(room, &Value::Head(head));
         }
@@ -338,21 +356,48 @@ mod tests {
     fn who_does_not_follow_or_is_not_there_gets_nothing_and_leaves_nothing_behind() {
         let [ann, bob, room] = ids();
         let latest = Arc::<Latest<Value>>::default();
-        latest.follow(ann, [room]);
+        latest.follow(ann, room, true, 1);
         let anns = latest.stream(ann);
         latest.publish(room, &Value::Head(1));
         assert_eq!(anns.take(), nothing(), "it followed before it had a stream");
-        latest.follow(ann, [room]);
+        latest.follow(ann, room, true, 1);
         let bobs = latest.stream(bob);
         latest.publish(room, &Value::Head(2));
         assert_eq!((anns.take(), bobs.take()), (one(Value::Head(2)), nothing()));
-        latest.unfollow(ann, room);
+        latest.follow(ann, room, false, 2);
         latest.publish(room, &Value::Head(3));
         assert_eq!(anns.take(), nothing());
-        latest.follow(ann, [room]);
+        latest.follow(ann, room, true, 3);
         drop((anns, bobs));
         let index = latest.index();
         assert!(index.accounts.is_empty() && index.followers.is_empty());
+    }
+
+    #[test]
+    fn what_a_stream_that_lags_says_of_a_topic_does_not_replace_what_is_known_since() {
+        let [ann, room, other] = ids();
+        let latest = Arc::<Latest<Value>>::default();
+        let stream = latest.stream(ann);
+        let follows = |topic| {
+            latest.publish(topic, &Value::Head(1));
+            stream.take() == one(Value::Head(1))
+        };
+        // One stream has heard that ann has left and joined again, and another hears only now that she has left.
+        latest.follow(ann, room, true, 1);
+        latest.follow(ann, room, false, 2);
+        latest.follow(ann, room, true, 3);
+        latest.follow(ann, room, false, 2);
+        assert!(follows(room));
+        // A stream begins with what there is after event 5, and hears of what was before.
+        latest.follow_all(ann, &HashSet::from([other]), 5);
+        latest.follow(ann, room, true, 4);
+        latest.follow(ann, other, false, 5);
+        assert!(!follows(room) && follows(other));
+        // Another one has read that before event 6.
+        latest.follow(ann, other, false, 6);
+        latest.follow(ann, room, true, 7);
+        latest.follow_all(ann, &HashSet::from([other]), 5);
+        assert!(follows(room) && !follows(other));
     }
 
     #[test]

@@ -78,18 +78,13 @@ impl Stream {
 
     /// Follows the conversations that the account is in.
     fn follow(&self, told: &SubscribeResponse) {
-        match &told.event {
-            Some(Event::ConversationJoined(joined)) => {
-                if let Ok(id) = joined.conversation_id.parse() {
-                    self.heads.follow(self.account_id, id);
-                }
-            }
-            Some(Event::ConversationLeft(left)) => {
-                if let Ok(id) = left.conversation_id.parse() {
-                    self.heads.unfollow(self.account_id, id);
-                }
-            }
-            _ => {}
+        let (id, joined) = match &told.event {
+            Some(Event::ConversationJoined(joined)) => (&joined.conversation_id, true),
+            Some(Event::ConversationLeft(left)) => (&left.conversation_id, false),
+            _ => return,
+        };
+        if let (Ok(id), Some(seq)) = (id.parse(), told.seq) {
+            self.heads.follow(self.account_id, id, joined, seq);
         }
     }
 }

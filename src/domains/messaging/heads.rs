@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use super::model::{Conversation, Member};
-use crate::kernel::account_events::Event;
+use crate::kernel::account_events::{self, Event};
 use crate::kernel::app::App;
 use crate::kernel::bus::Bus;
 use crate::kernel::error::Error;
@@ -58,8 +58,11 @@ impl Heads {
 
     /// Has an account that has a stream here follow the conversations that it is in.
     pub async fn follow_all(&self, account_id: Uuid) -> Result<(), Error> {
-        let heads = Conversation::heads_of(&mut *self.app.db.get().await?, account_id).await?;
-        self.app.account_events.latest.follow(account_id, heads.iter().map(|(id, _)| *id));
+        let mut conn = self.app.db.get().await?;
+        // Before its conversations: of those it tells that it joins or leaves one meanwhile.
+        let since = account_events::last_seq(&mut conn, account_id).await?;
+        let heads = Conversation::heads_of(&mut conn, account_id).await?;
+        self.app.account_events.latest.follow_all(account_id, &heads.iter().map(|(id, _)| *id).collect(), since);
         let mut told = self.told();
         for (id, seq) in heads {
             told.entry(id).or_insert(seq);
@@ -67,15 +70,12 @@ impl Heads {
         Ok(())
     }
 
-    /// Has such an account follow a conversation that it has joined.
-    pub fn follow(&self, account_id: Uuid, id: Uuid) {
-        self.app.account_events.latest.follow(account_id, [id]);
-        self.told().entry(id).or_default();
-    }
-
-    /// Ends that.
-    pub fn unfollow(&self, account_id: Uuid, id: Uuid) {
-        self.app.account_events.latest.unfollow(account_id, id);
+    /// Has such an account follow a conversation that it has joined with its event of this number, or not one that it has left.
+    pub fn follow(&self, account_id: Uuid, id: Uuid, joined: bool, since: i64) {
+        self.app.account_events.latest.follow(account_id, id, joined, since);
+        if joined {
+            self.told().entry(id).or_default();
+        }
     }
 
     /// Tells this node's followers how far a conversation has got.
