@@ -195,6 +195,11 @@ enum ConfigAction {
 }
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages, of which every byte is resident once one was touched: a connection would cost all
+    // of the buffers that HTTP/2 has ready for it, most of which it never touches (docs/measured.md).
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        eprintln!("rialto: huge pages stay: {error}");
+    }
     let cli = Cli::parse();
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -225,14 +225,8 @@ where
         // Until so many years from now there is none.
         let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let session = caller.as_ref().map(|caller| self.checks.sessions.stream(caller));
-        let limited = session.as_ref().map(|(_, guard)| guard.limited.clone());
         let roles = Arc::clone(&self.checks.roles);
-        let outdated = caller.zip(limited).map(|(caller, limited)| async move {
-            tokio::select! {
-                () = roles.outdated(caller) => {}
-                () = limited.cancelled() => {}
-            }
-        });
+        let outdated = caller.map(|caller| roles.outdated(caller.account_id, caller.role, caller.abilities));
         let stopping = self.checks.app.stopping.clone();
         let begun = run(self.inner, request);
         let response = match deadline {

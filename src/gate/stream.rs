@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, Stream};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
@@ -26,8 +26,8 @@ pin_project! {
         // `None` once the stream has ended: the handler learns of it by the drop.
         #[pin]
         inner: Option<Body>,
-        // Resolves, with the reason, when the stream has to end. It is one, in what polls it only after something has woken it:
-        // a stream is polled for every message, and this has much to look at.
+        // Each resolves, with the reason, when the stream has to end. They are in what polls them only after something has woken
+        // them: a stream is polled for every message, and there is much to look at.
         ending: FuturesUnordered<BoxFuture<'static, Error>>,
         guard: Option<StreamGuard>,
     }
@@ -42,28 +42,32 @@ impl Guarded {
         stopping: CancellationToken,
         deadline: Option<Instant>,
     ) -> Self {
-        let (session, guard) = session.unzip();
-        let ending = async move {
-            let session = OptionFuture::from(session.map(CancellationToken::cancelled_owned));
-            let deadline = OptionFuture::from(deadline.map(tokio::time::sleep_until));
-            tokio::select! {
-                biased;
-                Some(()) = session => Error::new(Reason::SessionRevoked, "the session has ended"),
-                Some(()) = OptionFuture::from(outdated) => {
-                    // Connecting again finds out whether the stream is still allowed, and what of it.
-                    let changed = "what the account may do has changed; connect again";
-                    Error::new(Reason::ServiceUnavailable, changed).retry_after(Duration::from_secs(1))
-                }
-                () = stopping.cancelled_owned() => {
-                    let stops = "the server stops; connect again";
-                    Error::new(Reason::ServiceUnavailable, stops).retry_after(Duration::from_secs(1))
-                }
-                Some(()) = deadline => Error::new(Reason::Timeout, "the stream took longer than it may"),
-            }
-        };
-        let ending: BoxFuture<'static, Error> = Box::pin(ending);
-        Self { inner: Some(inner), ending: FuturesUnordered::from_iter([ending]), guard }
+        // Each by itself: one that waited for all of them would have room for each twice, in every open stream.
+        let ending = FuturesUnordered::new();
+        if let Some((revoked, guard)) = &session {
+            let revoked = revoked.clone().cancelled_owned();
+            ending.push(revoked.map(|()| Error::new(Reason::SessionRevoked, "the session has ended")).boxed());
+            ending.push(guard.limited.clone().cancelled_owned().map(|()| changed()).boxed());
+        }
+        if let Some(outdated) = outdated {
+            ending.push(outdated.map(|()| changed()).boxed());
+        }
+        ending.push(stopping.cancelled_owned().map(|()| come_back("the server stops; connect again")).boxed());
+        if let Some(deadline) = deadline {
+            let late = || Error::new(Reason::Timeout, "the stream took longer than it may");
+            ending.push(tokio::time::sleep_until(deadline).map(move |()| late()).boxed());
+        }
+        Self { inner: Some(inner), ending, guard: session.map(|(_, guard)| guard) }
     }
+}
+
+/// Connecting again finds out whether the stream is still allowed, and what of it.
+fn changed() -> Error {
+    come_back("what the account may do has changed; connect again")
+}
+
+fn come_back(why: &'static str) -> Error {
+    Error::new(Reason::ServiceUnavailable, why).retry_after(Duration::from_secs(1))
 }
 
 impl HttpBody for Guarded {

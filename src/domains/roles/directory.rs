@@ -100,7 +100,7 @@ impl Roles {
     }
 
     /// Resolves when what the caller of a stream may do is no longer what it was.
-    pub async fn outdated(self: Arc<Self>, caller: Caller) {
+    pub async fn outdated(self: Arc<Self>, account_id: Uuid, role: BuiltIn, abilities: Arc<Abilities>) {
         let mut changed = self.changed.subscribe();
         // What changed before this subscription counts too.
         changed.mark_changed();
@@ -110,10 +110,11 @@ impl Roles {
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(RECHECK), if expires => {}
             }
-            match self.assigned(caller.account_id).await {
+            // Boxed, because every open stream waits here, each with room for what it may have to do.
+            match Box::pin(self.assigned(account_id)).await {
                 // The role counts by itself: one that gives nothing more may need two-factor authentication.
-                Ok(assigned) if assigned.role != caller.role => return,
-                Ok(assigned) if self.resolve(assigned.role, &assigned) != caller.abilities => return,
+                Ok(assigned) if assigned.role != role => return,
+                Ok(assigned) if self.resolve(assigned.role, &assigned) != abilities => return,
                 Ok(assigned) => expires = assigned.others.iter().any(|(_, expires_at)| expires_at.is_some()),
                 Err(error) => {
                     tracing::warn!(%error, "the roles of an open stream can't be checked");
