@@ -287,6 +287,8 @@ impl<E: prost::Message + 'static> Topic<E> {
                 };
                 next = after;
             }
+            // Other processes, too: where Postgres shares a core with the node, the next message waits for it.
+            std::thread::yield_now();
             tokio::task::yield_now().await;
         }
     }
