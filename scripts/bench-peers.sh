@@ -1,8 +1,10 @@
 #!/bin/sh
-# Installs what the gateway is compared with, below the build's folder, unless it is there already. Prints where.
+# Installs what the gateway and messaging are compared with, below the build's folder, unless it is there already. Prints where.
 #
-#   scripts/bench-peers.sh envoy    the program
-#   scripts/bench-peers.sh node     a folder with the servers and their packages
+#   scripts/bench-peers.sh envoy       the program
+#   scripts/bench-peers.sh node        a folder with the servers and their packages
+#   scripts/bench-peers.sh ejabberd    a folder that leads to the system's packages: `lib`, Erlang's libraries with ejabberd, and
+#                                      `pg.sql`, its schema
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -35,5 +37,23 @@ case "${1:-}" in
         fi
         printf '%s\n' "$folder"
         ;;
-    *) die "usage: scripts/bench-peers.sh envoy|node" ;;
+    ejabberd)
+        missing=''
+        for package in ejabberd erlang-p1-pgsql; do
+            # shellcheck disable=SC2016 # the format's, not the shell's
+            [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] ||
+                missing="$missing $package"
+        done
+        # shellcheck disable=SC2086 # a list of words
+        install_packages $missing
+        files="$(dpkg-query --listfiles ejabberd)"
+        application="$(printf '%s\n' "$files" | sed -n 's|/[^/]*/ebin/ejabberd\.app$||p')"
+        schema="$(printf '%s\n' "$files" | grep '/pg\.sql$' || true)"
+        { [ -d "$application" ] && [ -f "$schema" ]; } || die "the package ejabberd is not as Debian makes it"
+        mkdir -p "$folder"
+        ln -sfn "$application" "$folder/lib"
+        ln -sfn "$schema" "$folder/pg.sql"
+        printf '%s\n' "$folder"
+        ;;
+    *) die "usage: scripts/bench-peers.sh envoy|node|ejabberd" ;;
 esac

@@ -29,6 +29,42 @@ find_cargo() {
     return 1
 }
 
+# Installs packages, by their names on Debian; none are none.
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    if ! have apt-get; then
+        die "missing: $*. These are their names on Debian; install them with your package manager and try again"
+    fi
+    as_root=''
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || die "missing: $*. There is no sudo here; as root, run: apt-get install -y $*"
+        as_root=sudo
+    fi
+    say "installing $*"
+    # The system's own services are not started: rialto runs private ones. The policy speaks to `invoke-rc.d` and
+    # `deb-systemd-invoke`, RUNLEVEL to older scripts.
+    script='
+set -eu
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+apt-get update -qq
+made_policy=
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf "#!/bin/sh\nexit 101\n" >"$policy"
+    chmod 755 "$policy"
+    made_policy=1
+fi
+clean_up() {
+    [ -z "$made_policy" ] || rm -f "$policy"
+}
+trap clean_up EXIT
+trap "exit 130" INT TERM
+apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
+    -o Dpkg::Options::=--force-confdef "$@" >&2
+'
+    $as_root sh -c "$script" sh "$@" </dev/null || die "the installation failed; see above"
+}
+
 # Where PostgreSQL's programs are: $1 such as pg_dump, looked for on PATH and in the distribution's folders, newest first.
 find_postgres_program() {
     for candidate in $(ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin 2>/dev/null | sort -rV); do

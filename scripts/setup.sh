@@ -56,40 +56,8 @@ if [ "${1:-run}" = test ]; then
     has_chromium || need chromium
 fi
 
-if [ -n "$missing" ]; then
-    if ! have apt-get; then
-        die "missing:$missing. These are their names on Debian; install them with your package manager and try again"
-    fi
-    as_root=''
-    if [ "$(id -u)" -ne 0 ]; then
-        have sudo || die "missing:$missing. There is no sudo here; as root, run: apt-get install -y$missing"
-        as_root=sudo
-    fi
-    say "installing$missing"
-    # The system's own services are not started: rialto runs private ones. The policy speaks to `invoke-rc.d` and
-    # `deb-systemd-invoke`, RUNLEVEL to older scripts.
-    script='
-set -eu
-export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-apt-get update -qq
-made_policy=
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    printf "#!/bin/sh\nexit 101\n" >"$policy"
-    chmod 755 "$policy"
-    made_policy=1
-fi
-clean_up() {
-    [ -z "$made_policy" ] || rm -f "$policy"
-}
-trap clean_up EXIT
-trap "exit 130" INT TERM
-apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-    -o Dpkg::Options::=--force-confdef "$@" >&2
-'
-    # shellcheck disable=SC2086 # a list of words
-    $as_root sh -c "$script" sh $missing </dev/null || die "the installation failed; see above"
-fi
+# shellcheck disable=SC2086 # a list of words
+install_packages $missing
 
 find_cargo || die "Rust is missing. Install it from https://rustup.rs, open a new shell and try again:
 

@@ -27,6 +27,8 @@ use crate::pgbench;
 use crate::process::{Cores, Pid, Server};
 
 const DATABASE: &str = "rialto";
+/// Where Postgres says what it is, below the stack's folder.
+const POSTMASTER: &str = "postgres/data/postmaster.pid";
 /// The database that pgbench works on.
 const REFERENCE_DATABASE: &str = "reference";
 const PASSWORD: &str = "correct horse battery staple";
@@ -103,7 +105,17 @@ impl Stack {
 
     /// Postgres.
     pub fn postgres(&self) -> Result<Pid> {
-        Pid::in_file(&self.folder().join("postgres/data/postmaster.pid"))
+        Pid::in_file(&self.folder().join(POSTMASTER))
+    }
+
+    /// The Unix socket that Postgres listens on.
+    pub fn postgres_socket(&self) -> Result<PathBuf> {
+        let text = fs::read_to_string(self.folder().join(POSTMASTER)).context("reading Postgres's lock file")?;
+        // Its process, its data, when it started, its port, the folder of its socket, and more.
+        let mut lines = text.lines().skip(3);
+        let (port, folder) = (lines.next(), lines.next());
+        let (port, folder) = port.zip(folder).context("Postgres's lock file has no socket")?;
+        Ok(Path::new(folder).join(format!(".s.PGSQL.{port}")))
     }
 }
 

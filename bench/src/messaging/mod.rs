@@ -1,5 +1,6 @@
 //! Measures messaging side by side with what else people use. README.md says what is measured and how to read it.
 
+mod ejabberd;
 mod fanout;
 mod history;
 mod sends;
@@ -134,14 +135,19 @@ impl Bench {
 
     /// The peers' tables, empty, with so many conversations.
     async fn make_peers_tables(&self, conversations: usize) -> Result<()> {
-        let admin = self.stack.database_url_for("postgres");
-        execute(&admin, &format!("DROP DATABASE IF EXISTS {PEERS_DATABASE}")).await?;
-        execute(&admin, &format!("CREATE DATABASE {PEERS_DATABASE}")).await?;
-        let database = self.stack.database_url_for(PEERS_DATABASE);
+        let database = self.make_database(PEERS_DATABASE).await?;
         execute(&database, include_str!("tables.sql")).await?;
         let fill = format!("INSERT INTO conversations (id) SELECT generate_series(1, {conversations})");
         execute(&database, &fill).await?;
         execute(&database, "VACUUM (ANALYZE) conversations").await
+    }
+
+    /// A database, empty.
+    async fn make_database(&self, name: &str) -> Result<String> {
+        let admin = self.stack.database_url_for("postgres");
+        execute(&admin, &format!("DROP DATABASE IF EXISTS {name}")).await?;
+        execute(&admin, &format!("CREATE DATABASE {name}")).await?;
+        Ok(self.stack.database_url_for(name))
     }
 
     fn versions(&self) -> Result<Vec<String>> {

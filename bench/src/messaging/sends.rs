@@ -7,10 +7,12 @@ use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingSer
 use rialto::proto::rialto::messaging::v1::{SendMessageRequest, send_message_request};
 use serde_json::json;
 
+use super::ejabberd::{self, Ejabberd};
 use super::socketio::Socket;
 use super::{Bench, PEERS_DATABASE, make_accounts};
 use crate::WARM_UP;
 use crate::client::Http2;
+use crate::gateway::peers;
 use crate::legs::Random;
 use crate::load::{Sample, Subjects, closed_loop};
 use crate::pgbench::{ONE_STATEMENT, Pgbench, TEXT};
@@ -25,6 +27,7 @@ enum Load {
     /// With so many clients.
     Pgbench(usize),
     SocketIo,
+    Ejabberd,
 }
 
 impl Load {
@@ -33,6 +36,7 @@ impl Load {
             Self::Rialto => "SendMessage, gRPC".to_owned(),
             Self::Pgbench(clients) => format!("pgbench, one statement, clients: {clients}"),
             Self::SocketIo => "socket.io and Postgres".to_owned(),
+            Self::Ejabberd => "ejabberd, archive in Postgres".to_owned(),
         }
     }
 
@@ -43,8 +47,9 @@ impl Load {
             (Self::Pgbench(1), _) => Some(2.0),
             (Self::Pgbench(_), true) => Some(8.0),
             (Self::Pgbench(_), false) => Some(2.5),
-            (Self::SocketIo, true) => None,
+            (Self::SocketIo | Self::Ejabberd, true) => None,
             (Self::SocketIo, false) => Some(7.0),
+            (Self::Ejabberd, false) => Some(10.0),
         }
     }
 }
@@ -53,6 +58,7 @@ impl Load {
 struct Room<'a> {
     server: &'a Server,
     socketio: Option<&'a Server>,
+    ejabberd: Option<&'a Ejabberd>,
     accounts: &'a [Account],
     /// Each started by the account `index % accounts`.
     conversations: &'a [String],
@@ -83,10 +89,22 @@ impl Bench {
             .await?;
         self.make_peers_tables(conversations).await?;
         let socketio = self.start_socketio()?;
-        let room = Room { server: &server, socketio: socketio.as_ref(), accounts: &accounts, conversations: &made };
+        let installed = (!hot).then(|| peers::install("ejabberd"));
+        let ejabberd = match &installed {
+            Some(Ok(installed)) => Some(Ejabberd::start(self, installed, conversations).await?),
+            Some(Err(_)) | None => None,
+        };
+        let room = Room {
+            server: &server,
+            socketio: socketio.as_ref(),
+            ejabberd: ejabberd.as_ref(),
+            accounts: &accounts,
+            conversations: &made,
+        };
         let mut loads = vec![Load::Rialto, Load::Pgbench(32)];
         loads.extend(hot.then_some(Load::Pgbench(1)));
         loads.extend(socketio.as_ref().map(|_| Load::SocketIo));
+        loads.extend(ejabberd.as_ref().map(|_| Load::Ejabberd));
         let mut measured: Vec<_> =
             loads.iter().map(|load| Measured { title: load.title(), samples: Vec::new() }).collect();
         for load in &loads {
@@ -100,6 +118,11 @@ impl Bench {
                 samples.push(sample);
             }
         }
+        let mut versions = self.versions()?;
+        if let Some(ejabberd) = &ejabberd {
+            ejabberd.check().await?;
+            versions.extend(ejabberd::versions());
+        }
         let mut compared = Vec::new();
         if let Some((ours, peers)) = measured.split_first() {
             compared.extend(peers.iter().zip(&loads[1..]).map(|(peer, load)| Comparison {
@@ -109,12 +132,15 @@ impl Bench {
                 otherwise: ratios(&peer.figures(cpu), &ours.figures(cpu)),
             }));
         }
-        let text = format!(
+        let mut text = format!(
             "{conversations} conversations. A call is a message, acknowledged after its commit is on disk.\n\n{}\n{}",
             report::loads(&measured, true),
             report::comparisons(&compared, "ratio by CPU"),
         );
-        Ok(Section { text, versions: self.versions()? })
+        if let Some(Err(why)) = installed {
+            text += &format!("\nWithout ejabberd: {why}\n");
+        }
+        Ok(Section { text, versions })
     }
 
     async fn send(&self, load: Load, room: &Room<'_>, run: usize, wall: std::time::Duration) -> Result<Sample> {
@@ -139,6 +165,11 @@ impl Bench {
             Load::SocketIo => {
                 let server = room.socketio.map(Server::pid);
                 self.send_to_socketio(room, run, wall, Subjects { server, database, ..Subjects::default() }).await
+            }
+            Load::Ejabberd => {
+                let Some(ejabberd) = room.ejabberd else { anyhow::bail!("there is no ejabberd") };
+                let subjects = Subjects { server: Some(ejabberd.pid()), database, ..Subjects::default() };
+                send_to_ejabberd(ejabberd, run, wall, subjects).await
             }
         }
     }
@@ -193,4 +224,22 @@ impl Bench {
         });
         closed_loop(callers, wall, subjects).await
     }
+}
+
+async fn send_to_ejabberd(
+    ejabberd: &Ejabberd,
+    run: usize,
+    wall: std::time::Duration,
+    subjects: Subjects,
+) -> Result<Sample> {
+    let connections = ejabberd.connect().await?;
+    let callers = connections.into_iter().enumerate().map(|(sender, mut connection)| {
+        let (mut random, mut count) = (Random(sender as u64), 0_u32);
+        async move || {
+            count += 1;
+            let conversation = ejabberd.conversation(sender, &mut random);
+            ejabberd.send(&mut connection, conversation, &format!("{run:04}-{sender:04}-{count:026}")).await
+        }
+    });
+    closed_loop(callers, wall, subjects).await
 }
