@@ -20,6 +20,7 @@ pub struct Report {
     seed: u64,
     sent: usize,
     acknowledged: usize,
+    again: usize,
     retried: BTreeMap<String, usize>,
     delivered: usize,
     readers: usize,
@@ -55,6 +56,7 @@ impl Report {
             seed,
             sent: sent().count(),
             acknowledged: sent().filter(|sent| sent.acknowledged.is_some()).count(),
+            again: sent().map(|sent| sent.again.len()).sum(),
             retried: notes.retried().clone(),
             delivered: readers().map(|reader| reader.deliveries.len()).sum(),
             readers: readers().count(),
@@ -123,9 +125,10 @@ impl fmt::Display for Report {
         let retries: usize = self.retried.values().sum();
         writeln!(
             f,
-            "messages: {} sent, {} acknowledged, {retries} attempts repeated ({})",
+            "messages: {} sent, {} acknowledged, {} sent again, {retries} attempts repeated ({})",
             self.sent,
             self.acknowledged,
+            self.again,
             list(&self.retried)
         )?;
         writeln!(f, "deliveries: {} to {} readers over {} streams", self.delivered, self.readers, self.streams)?;
