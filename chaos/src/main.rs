@@ -28,6 +28,8 @@ use tokio::time::timeout;
 
 use check::{Kind, Violation, check};
 use client::{Client, Notes};
+use faults::Outage;
+use plan::{Fault, Target};
 use report::Report;
 use stream::Way;
 use world::World;
@@ -105,10 +107,10 @@ async fn run(flags: &Flags, program: &Path, folder: &Path) -> Result<Report> {
     let notes = Arc::new(Notes::new(world.conversations.len()));
     let (senders, mut readers) = start_clients(&world, &notes, flags.seed);
     let wall = Duration::from_secs(flags.seconds);
-    let outages = faults::inject(&world, &notes, plan::plan(flags.seed, wall)).await?;
+    let mut outages = faults::inject(&world, &notes, plan::plan(flags.seed, wall)).await?;
     tokio::time::sleep(wall.saturating_sub(notes.now())).await;
     eprintln!("{:6.1} s  all is well; waiting until everything is acknowledged and read", notes.now().as_secs_f64());
-    settle(&world, &notes, senders).await?;
+    outages.extend(settle(&world, &notes, senders).await?);
     // A reader ends by itself only when it was refused, which it has noted, or cannot begin.
     while let Some(ended) = readers.try_join_next() {
         ended??;
@@ -156,8 +158,8 @@ fn start_clients(world: &Arc<World>, notes: &Arc<Notes>, mut seed: u64) -> (Clie
     (senders, readers)
 }
 
-/// Lets senders come to an end and readers catch up, and notes what is stored.
-async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) -> Result<()> {
+/// Lets senders come to an end, kills Postgres once more, lets readers catch up, and notes what is stored.
+async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) -> Result<Vec<Outage>> {
     notes.enough.store(true, Ordering::Relaxed);
     let acknowledged = async {
         while let Some(ended) = senders.join_next().await {
@@ -167,6 +169,9 @@ async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) ->
     };
     // Who was not answered by then shows in the history.
     let all = timeout(PATIENCE, acknowledged).await.ok().transpose()?.is_some();
+    // What was acknowledged a moment ago is as safe as all else.
+    let fault = Fault { at: notes.now(), lasts: Duration::ZERO, kind: plan::Kind::Kill, target: Target::Postgres };
+    let outages = faults::inject(world, notes, vec![fault]).await?;
     for conversation in 0..world.conversations.len() {
         let list = |index| Client::new(world, notes, conversation, index, 0);
         let lists = [list(0).list(PATIENCE).await?, list(1).list(PATIENCE).await?];
@@ -178,7 +183,7 @@ async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) ->
         notes.history(conversation).stored = stored;
     }
     client::caught_up(notes, PATIENCE).await;
-    Ok(())
+    Ok(outages)
 }
 
 /// Panics in the nodes' logs.
