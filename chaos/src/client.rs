@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::account;
 use crate::check::{Acknowledgement, Delivery, Entry, History, Kind, Label, Reader, Sent, Violation};
 use crate::outbox::Outbox;
 use crate::plan::NODES;
@@ -40,6 +41,8 @@ pub struct Notes {
     started: Instant,
     /// A history for each conversation.
     histories: Vec<Mutex<History>>,
+    /// And one for each account.
+    accounts: Vec<Mutex<account::History>>,
     /// What was seen that is wrong by itself.
     violations: Mutex<Vec<Violation>>,
     /// Answers after which the same was tried again, by what they were.
@@ -48,18 +51,22 @@ pub struct Notes {
     pub streams: AtomicUsize,
     /// Senders end with the message that they are at.
     pub enough: AtomicBool,
+    /// Who is in the hall stays.
+    pub closing: AtomicBool,
 }
 
 impl Notes {
     /// Empty ones.
-    pub fn new(conversations: usize) -> Self {
+    pub fn new(conversations: usize, accounts: usize) -> Self {
         Self {
             started: Instant::now(),
             histories: (0..conversations).map(|_| Mutex::default()).collect(),
+            accounts: (0..accounts).map(|_| Mutex::default()).collect(),
             violations: Mutex::default(),
             retried: Mutex::default(),
             streams: AtomicUsize::new(0),
             enough: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -71,6 +78,11 @@ impl Notes {
     /// What happened in a conversation.
     pub fn history(&self, conversation: usize) -> MutexGuard<'_, History> {
         lock(&self.histories[conversation])
+    }
+
+    /// What happened to an account.
+    pub fn account(&self, account: usize) -> MutexGuard<'_, account::History> {
+        lock(&self.accounts[account])
     }
 
     /// What was seen that is wrong by itself.
@@ -316,7 +328,7 @@ fn worth_retrying(status: &Status) -> bool {
     codes.contains(&status.code())
 }
 
-/// Waits until everybody has read what is there, at most so long: who is behind then shows in the history.
+/// Waits until everybody has read and was told what is there, at most so long: who is behind then shows in the history.
 pub async fn caught_up(notes: &Notes, at_most: Duration) {
     let behind = |conversation: usize| {
         let history = notes.history(conversation);
@@ -325,7 +337,8 @@ pub async fn caught_up(notes: &Notes, at_most: Duration) {
         history.readers.iter().any(|reader| last(reader) < head)
     };
     let deadline = Instant::now() + at_most;
-    while (0..notes.histories.len()).any(behind) && Instant::now() < deadline {
+    let somebody_is_behind = || (0..notes.histories.len()).any(behind) || account::somebody_lacks_something(notes);
+    while somebody_is_behind() && Instant::now() < deadline {
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::account::{self, What};
 use crate::check::{History, Kind, Violation};
 use crate::client::Notes;
 use crate::faults::Outage;
@@ -24,6 +25,9 @@ pub struct Report {
     retried: BTreeMap<String, usize>,
     delivered: usize,
     readers: usize,
+    events: usize,
+    heads: usize,
+    told: usize,
     streams: usize,
     faults: BTreeMap<String, usize>,
     /// Deliveries to readers on another node than the message was sent to: while Redis was away and everything else well,
@@ -44,9 +48,18 @@ struct Deliveries {
 
 impl Report {
     /// Counts.
-    pub fn new(seed: u64, notes: &Notes, histories: &[History], outages: &[Outage]) -> Self {
+    pub fn new(
+        seed: u64,
+        notes: &Notes,
+        histories: &[History],
+        accounts: &[account::History],
+        outages: &[Outage],
+    ) -> Self {
         let sent = || histories.iter().flat_map(|history| &history.sent);
         let readers = || histories.iter().flat_map(|history| &history.readers);
+        let told = || accounts.iter().flat_map(|account| &account.readers);
+        let count =
+            |is: fn(&What) -> bool| told().flat_map(|reader| &reader.told).filter(|told| is(&told.what)).count();
         let mut faults = BTreeMap::new();
         for outage in outages {
             *faults.entry(name(outage)).or_default() += 1;
@@ -60,6 +73,9 @@ impl Report {
             retried: notes.retried().clone(),
             delivered: readers().map(|reader| reader.deliveries.len()).sum(),
             readers: readers().count(),
+            events: count(What::is_numbered),
+            heads: count(|what| matches!(what, What::Head(..))),
+            told: told().count(),
             streams: notes.streams.load(Ordering::Relaxed),
             faults,
             without_redis,
@@ -131,7 +147,9 @@ impl fmt::Display for Report {
             self.again,
             list(&self.retried)
         )?;
-        writeln!(f, "deliveries: {} to {} readers over {} streams", self.delivered, self.readers, self.streams)?;
+        writeln!(f, "deliveries: {} to {} readers", self.delivered, self.readers)?;
+        writeln!(f, "accounts: {} events and {} heads to {} readers", self.events, self.heads, self.told)?;
+        writeln!(f, "streams: {}", self.streams)?;
         for (when, deliveries) in [("with all well", self.all_well), ("with Redis away", self.without_redis)] {
             let Deliveries { count, longest } = deliveries;
             writeln!(
