@@ -50,6 +50,9 @@ impl Entry {
     }
 }
 
+/// When a message was acknowledged, by which node, and as what.
+pub type Acknowledgement = (Duration, usize, Entry);
+
 /// A message that was sent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sent {
@@ -57,8 +60,10 @@ pub struct Sent {
     pub label: Label,
     /// When it was sent for the first time.
     pub began: Duration,
-    /// When it was acknowledged, by which node, and as what.
-    pub acknowledged: Option<(Duration, usize, Entry)>,
+    /// How it was acknowledged first.
+    pub acknowledged: Option<Acknowledgement>,
+    /// And each time that it was sent again although it had been.
+    pub again: Vec<Option<Acknowledgement>>,
 }
 
 /// A message that a reader got.
@@ -191,6 +196,16 @@ fn acknowledged(history: &History, found: &mut Vec<Violation>) {
             }
             Some(_) => {}
         }
+        for again in &sent.again {
+            match again {
+                None => report(found, Kind::Stuck, format!("{label} was never acknowledged again")),
+                Some((_, _, again)) if again != entry => {
+                    let what = format!("{label} was acknowledged as {entry:?}, and sent again as {again:?}");
+                    report(found, Kind::Changed, what);
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 
@@ -263,7 +278,12 @@ mod tests {
         for turn in 0..10 {
             let entry = entry(i64::from(turn) + 1, turn % 2, turn / 2 + 1);
             let acknowledged = Some((seconds(2 * turn + 1), 0, entry));
-            history.sent.push(Sent { label: entry.label.unwrap(), began: seconds(2 * turn), acknowledged });
+            history.sent.push(Sent {
+                label: entry.label.unwrap(),
+                began: seconds(2 * turn),
+                acknowledged,
+                again: vec![acknowledged],
+            });
             history.stored.push(entry);
         }
         let deliver = |entry: &Entry| Delivery { entry: *entry, at: seconds(30), node: 1, since: seconds(0) };
@@ -327,6 +347,7 @@ mod tests {
                 history.sent[index].label.number = number;
                 history.sent[index].began = seconds(0);
                 history.sent[index].acknowledged = Some((seconds(40), 0, swapped));
+                history.sent[index].again.clear();
             }
         });
         assert_eq!(reordered, [Kind::Reordered]);
@@ -363,6 +384,22 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_another_when_it_is_sent_again_is_found() {
+        let changed = found(|history| history.sent[3].again[0].as_mut().unwrap().2.seq = 11);
+        assert_eq!(changed, [Kind::Changed]);
+        // It was not only answered as a new one.
+        let doubled = found(|history| {
+            let again = Entry { seq: 11, ..history.stored[9] };
+            history.sent[9].acknowledged.as_mut().unwrap().2 = again;
+            history.sent[9].again[0].as_mut().unwrap().2 = history.stored[9];
+            history.stored.push(again);
+            let delivery = Delivery { entry: again, ..history.readers[0].deliveries[0].clone() };
+            history.readers[0].deliveries.push(delivery);
+        });
+        assert_eq!(doubled, [Kind::Doubled, Kind::Changed]);
+    }
+
+    #[test]
     fn a_message_that_nobody_has_sent_is_found() {
         assert_eq!(found(|history| history.sent.truncate(9)), [Kind::Invented]);
     }
@@ -370,6 +407,7 @@ mod tests {
     #[test]
     fn a_message_without_an_answer_and_a_reader_that_is_behind_are_found() {
         assert_eq!(found(|history| history.sent[0].acknowledged = None), [Kind::Stuck]);
+        assert_eq!(found(|history| history.sent[0].again[0] = None), [Kind::Stuck]);
         assert_eq!(found(|history| history.readers[0].deliveries.truncate(7)), [Kind::Stuck]);
     }
 }

@@ -1,22 +1,25 @@
 //! Those who send and those who read. They see nothing but the ways to the nodes, and note what they see.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rialto::proto::rialto::messaging::v1::messaging_service_client::MessagingServiceClient;
 use rialto::proto::rialto::messaging::v1::{
     ListMessagesRequest, Message, SendMessageRequest, message, send_message_request,
 };
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::check::{Delivery, Entry, History, Kind, Label, Reader, Sent, Violation};
+use crate::account;
+use crate::check::{Acknowledgement, Delivery, Entry, History, Kind, Label, Reader, Sent, Violation};
 use crate::outbox::Outbox;
 use crate::plan::NODES;
 use crate::stream::{Stream, Way};
@@ -26,7 +29,9 @@ use crate::world::{Account, World, endpoint};
 pub const SILENCE: Duration = Duration::from_secs(5);
 /// Between two messages of a sender, and between two attempts.
 const PAUSE: std::ops::Range<u64> = 0..40;
-const RETRY: std::ops::Range<u64> = 20..200;
+pub const RETRY: std::ops::Range<u64> = 20..200;
+/// After so many acknowledgements one that a sender has already is asked for again.
+const AGAIN: f64 = 0.03;
 /// A slow reader stops after some of its messages, for so many milliseconds.
 const SLOW_AFTER: f64 = 0.005;
 const SLOW: std::ops::Range<u64> = 500..6000;
@@ -36,26 +41,32 @@ pub struct Notes {
     started: Instant,
     /// A history for each conversation.
     histories: Vec<Mutex<History>>,
+    /// And one for each account.
+    accounts: Vec<Mutex<account::History>>,
     /// What was seen that is wrong by itself.
     violations: Mutex<Vec<Violation>>,
-    /// Answers after which a message was sent again, by what they were.
+    /// Answers after which the same was tried again, by what they were.
     retried: Mutex<BTreeMap<String, usize>>,
     /// Streams that were opened.
     pub streams: AtomicUsize,
-    /// Nobody begins to send another message.
+    /// Senders end with the message that they are at.
     pub enough: AtomicBool,
+    /// Who is in the hall stays.
+    pub closing: AtomicBool,
 }
 
 impl Notes {
     /// Empty ones.
-    pub fn new(conversations: usize) -> Self {
+    pub fn new(conversations: usize, accounts: usize) -> Self {
         Self {
             started: Instant::now(),
             histories: (0..conversations).map(|_| Mutex::default()).collect(),
+            accounts: (0..accounts).map(|_| Mutex::default()).collect(),
             violations: Mutex::default(),
             retried: Mutex::default(),
             streams: AtomicUsize::new(0),
             enough: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -69,17 +80,23 @@ impl Notes {
         lock(&self.histories[conversation])
     }
 
+    /// What happened to an account.
+    pub fn account(&self, account: usize) -> MutexGuard<'_, account::History> {
+        lock(&self.accounts[account])
+    }
+
     /// What was seen that is wrong by itself.
     pub fn violations(&self) -> MutexGuard<'_, Vec<Violation>> {
         lock(&self.violations)
     }
 
-    /// Answers after which a message was sent again, by what they were.
+    /// Answers after which the same was tried again, by what they were.
     pub fn retried(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
         lock(&self.retried)
     }
 
-    fn failed(&self, what: String) {
+    /// Notes something that is wrong by itself.
+    pub fn failed(&self, what: String) {
         self.violations().push(Violation { kind: Kind::Failed, what });
     }
 }
@@ -123,25 +140,25 @@ impl Client {
         &self.world.conversations[self.conversation].id
     }
 
-    fn account(&self) -> Account {
+    /// In whose name it is at work.
+    pub fn account(&self) -> Account {
         let members = &self.world.conversations[self.conversation].members;
         self.world.accounts[members[self.index % members.len()]].clone()
     }
 
-    async fn pause(&mut self, milliseconds: std::ops::Range<u64>) {
+    /// Does nothing for a while.
+    pub async fn pause(&mut self, milliseconds: std::ops::Range<u64>) {
         sleep(Duration::from_millis(self.rng.random_range(milliseconds))).await;
     }
 
-    /// Sends one message after the other, each until it is acknowledged, until it is enough.
+    /// Sends one message after the other, each until it is acknowledged, and now and then one again, until it is enough.
     pub async fn send(mut self) -> Result<()> {
         let mut outbox = if self.index % 3 == 1 { Outbox::Commands(None) } else { Outbox::calls(&self.world)? };
-        let (account, mut node) = (self.account(), self.index % NODES);
-        for number in 1.. {
+        let mut node = self.index % NODES;
+        let mut acknowledged = Vec::new();
+        while !self.notes.enough.load(Ordering::Relaxed) {
             self.pause(PAUSE).await;
-            if self.notes.enough.load(Ordering::Relaxed) {
-                break;
-            }
-            let label = Label { sender: u32::try_from(self.index)?, number };
+            let label = Label { sender: u32::try_from(self.index)?, number: u32::try_from(acknowledged.len() + 1)? };
             let text = format!("message {label}, {}", "…".repeat(self.rng.random_range(0..200)));
             let request = SendMessageRequest {
                 conversation_id: self.id().to_owned(),
@@ -151,30 +168,63 @@ impl Client {
             };
             let place = {
                 let mut history = self.notes.history(self.conversation);
-                history.sent.push(Sent { label, began: self.notes.now(), acknowledged: None });
+                history.sent.push(Sent { label, began: self.notes.now(), acknowledged: None, again: Vec::new() });
                 history.sent.len() - 1
             };
-            loop {
-                let sending = outbox.send(&self.world, &account, node, request.clone());
-                match timeout(SILENCE, sending).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("silence"))) {
-                    Ok(message) => {
-                        let acknowledged = Some((self.notes.now(), node, entry(&message)));
-                        self.notes.history(self.conversation).sent[place].acknowledged = acknowledged;
-                        break;
-                    }
-                    Err(status) if worth_retrying(&status) => {
-                        *self.notes.retried().entry(what_of(&status)).or_default() += 1;
-                        self.pause(RETRY).await;
-                        node = self.rng.random_range(0..NODES);
-                    }
-                    Err(status) => {
-                        self.notes.failed(format!("{label} was refused: {status:?}"));
-                        return Ok(());
-                    }
-                }
+            let Some(answer) = self.deliver(&mut outbox, &mut node, &request).await else { return Ok(()) };
+            self.notes.history(self.conversation).sent[place].acknowledged = Some(answer);
+            acknowledged.push((place, request));
+            if self.rng.random_bool(AGAIN) {
+                let oldest = if self.rng.random_bool(0.5) { 0 } else { acknowledged.len() - 1 };
+                let (place, request) = &acknowledged[self.rng.random_range(oldest..acknowledged.len())];
+                node = self.rng.random_range(0..NODES);
+                self.notes.history(self.conversation).sent[*place].again.push(None);
+                let Some(answer) = self.deliver(&mut outbox, &mut node, request).await else { return Ok(()) };
+                let again = &mut self.notes.history(self.conversation).sent[*place].again;
+                again.last_mut().context("it was sent again")?.replace(answer);
             }
         }
         Ok(())
+    }
+
+    /// Sends a message until it is acknowledged. None if it was refused.
+    async fn deliver(
+        &mut self,
+        outbox: &mut Outbox,
+        node: &mut usize,
+        request: &SendMessageRequest,
+    ) -> Option<Acknowledgement> {
+        let account = self.account();
+        loop {
+            let sending = outbox.send(&self.world, &account, *node, request.clone());
+            let answer = timeout(SILENCE, sending).await;
+            if let ControlFlow::Break(message) = self.judge(node, &request.client_message_id, answer).await {
+                return Some((self.notes.now(), *node, entry(&message?)));
+            }
+        }
+    }
+
+    /// What came of trying something on a node: its answer, or nothing where it was refused, which is noted. Otherwise it is
+    /// to be tried again, now, and on either node.
+    pub async fn judge<T>(
+        &mut self,
+        node: &mut usize,
+        what: &str,
+        answer: Result<Result<T, Status>, Elapsed>,
+    ) -> ControlFlow<Option<T>> {
+        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("silence"))) {
+            Ok(answer) => ControlFlow::Break(Some(answer)),
+            Err(status) if worth_retrying(&status) => {
+                *self.notes.retried().entry(what_of(&status)).or_default() += 1;
+                self.pause(RETRY).await;
+                *node = self.rng.random_range(0..NODES);
+                ControlFlow::Continue(())
+            }
+            Err(status) => {
+                self.notes.failed(format!("{what} was refused: {status:?}"));
+                ControlFlow::Break(None)
+            }
+        }
     }
 
     /// Reads until it is aborted, from a stream to either node, and when that ends from another one.
@@ -199,14 +249,21 @@ impl Client {
         loop {
             let node = self.rng.random_range(0..NODES);
             let ended = self.follow(node, way, slow, place, &mut seq).await;
-            if let Some(status) = ended.as_ref().err().and_then(|error| error.downcast_ref::<Status>())
-                && !worth_retrying(status)
-            {
-                self.notes.failed(format!("a {way:?} reader that had {seq} was refused: {status:?}"));
+            if self.was_refused(&ended, format!("a {way:?} reader that had {seq}")) {
                 return Ok(());
             }
             self.pause(RETRY).await;
         }
+    }
+
+    /// Whether a stream ended because of what its client has done wrong, which is noted.
+    pub fn was_refused(&self, ended: &Result<()>, who: String) -> bool {
+        let status = ended.as_ref().err().and_then(|error| error.downcast_ref::<Status>());
+        let refused = status.filter(|status| !worth_retrying(status));
+        if let Some(status) = refused {
+            self.notes.failed(format!("{who} was refused: {status:?}"));
+        }
+        refused.is_some()
     }
 
     /// Reads from one stream until it ends.
@@ -271,7 +328,7 @@ fn worth_retrying(status: &Status) -> bool {
     codes.contains(&status.code())
 }
 
-/// Waits until everybody has read what is there, at most so long: who is behind then shows in the history.
+/// Waits until everybody has read and was told what is there, at most so long: who is behind then shows in the history.
 pub async fn caught_up(notes: &Notes, at_most: Duration) {
     let behind = |conversation: usize| {
         let history = notes.history(conversation);
@@ -280,7 +337,8 @@ pub async fn caught_up(notes: &Notes, at_most: Duration) {
         history.readers.iter().any(|reader| last(reader) < head)
     };
     let deadline = Instant::now() + at_most;
-    while (0..notes.histories.len()).any(behind) && Instant::now() < deadline {
+    let somebody_is_behind = || (0..notes.histories.len()).any(behind) || account::somebody_lacks_something(notes);
+    while somebody_is_behind() && Instant::now() < deadline {
         sleep(Duration::from_millis(50)).await;
     }
 }

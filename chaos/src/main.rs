@@ -1,6 +1,7 @@
 //! `make chaos`: breaks two nodes, their Postgres and their Redis while clients send and read, and checks from what those
 //! have seen that messaging kept its promises. docs/chaos.md says what is broken and what is checked.
 
+mod account;
 mod cable;
 mod check;
 mod client;
@@ -26,8 +27,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use account::WATCHED;
 use check::{Kind, Violation, check};
 use client::{Client, Notes};
+use faults::Outage;
+use plan::{Fault, Target};
 use report::Report;
 use stream::Way;
 use world::World;
@@ -102,13 +106,13 @@ async fn main() -> Result<ExitCode> {
 
 async fn run(flags: &Flags, program: &Path, folder: &Path) -> Result<Report> {
     let world = Arc::new(World::start(program, folder, &flags.log_filter).await?);
-    let notes = Arc::new(Notes::new(world.conversations.len()));
-    let (senders, mut readers) = start_clients(&world, &notes, flags.seed);
+    let notes = Arc::new(Notes::new(world.conversations.len(), world.accounts.len()));
+    let (senders, keepers, mut readers) = start_clients(&world, &notes, flags.seed);
     let wall = Duration::from_secs(flags.seconds);
-    let outages = faults::inject(&world, &notes, plan::plan(flags.seed, wall)).await?;
+    let mut outages = faults::inject(&world, &notes, plan::plan(flags.seed, wall)).await?;
     tokio::time::sleep(wall.saturating_sub(notes.now())).await;
     eprintln!("{:6.1} s  all is well; waiting until everything is acknowledged and read", notes.now().as_secs_f64());
-    settle(&world, &notes, senders).await?;
+    outages.extend(settle(&world, &notes, senders, keepers).await?);
     // A reader ends by itself only when it was refused, which it has noted, or cannot begin.
     while let Some(ended) = readers.try_join_next() {
         ended??;
@@ -127,22 +131,25 @@ async fn run(flags: &Flags, program: &Path, folder: &Path) -> Result<Report> {
         };
         notes.violations().extend(check(history).into_iter().map(within));
     }
+    let accounts: Vec<_> = WATCHED.into_iter().map(|account| notes.account(account).clone()).collect();
+    notes.violations().extend(accounts.iter().flat_map(account::check));
     if !notes.violations().is_empty() || flags.keep {
         fs::write(folder.join("histories.json"), serde_json::to_vec(&histories)?)?;
+        fs::write(folder.join("accounts.json"), serde_json::to_vec(&accounts)?)?;
     }
-    Ok(Report::new(flags.seed, &notes, &histories, &outages))
+    Ok(Report::new(flags.seed, &notes, &histories, &accounts, &outages))
 }
 
 type Clients = JoinSet<Result<()>>;
 
-/// Starts senders and readers.
-fn start_clients(world: &Arc<World>, notes: &Arc<Notes>, mut seed: u64) -> (Clients, Clients) {
+/// Starts senders, who keeps the hall, and readers.
+fn start_clients(world: &Arc<World>, notes: &Arc<Notes>, mut seed: u64) -> (Clients, Clients, Clients) {
     let mut client = |conversation, index| {
         // Each its own, and the same in each run.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Client::new(world, notes, conversation, index, seed)
     };
-    let (mut senders, mut readers) = (JoinSet::new(), JoinSet::new());
+    let (mut senders, mut keepers, mut readers) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     for conversation in 0..world.conversations.len() {
         let (sending, reading) =
             if conversation == 0 { (SENDERS[0], READERS.len()) } else { (SENDERS[1], READERS_ELSEWHERE) };
@@ -153,20 +160,36 @@ fn start_clients(world: &Arc<World>, notes: &Arc<Notes>, mut seed: u64) -> (Clie
             readers.spawn(client(conversation, index).read(way, slow));
         }
     }
-    (senders, readers)
+    // Everybody is in the hot conversation, in this order.
+    for account in WATCHED {
+        keepers.spawn(client(0, 0).keep_hall(account));
+        readers.spawn(client(0, account).be_told(true));
+        readers.spawn(client(0, account).be_told(false));
+    }
+    (senders, keepers, readers)
 }
 
-/// Lets senders come to an end and readers catch up, and notes what is stored.
-async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) -> Result<()> {
-    notes.enough.store(true, Ordering::Relaxed);
-    let acknowledged = async {
-        while let Some(ended) = senders.join_next().await {
+/// Waits until all have come to an end. False if that takes too long.
+async fn have_ended(mut clients: Clients) -> Result<bool> {
+    let all = async {
+        while let Some(ended) = clients.join_next().await {
             ended??;
         }
         anyhow::Ok(())
     };
+    Ok(timeout(PATIENCE, all).await.ok().transpose()?.is_some())
+}
+
+/// Lets senders come to an end, kills Postgres once more, lets readers catch up, and notes what is stored.
+async fn settle(world: &Arc<World>, notes: &Arc<Notes>, senders: Clients, keepers: Clients) -> Result<Vec<Outage>> {
+    notes.enough.store(true, Ordering::Relaxed);
     // Who was not answered by then shows in the history.
-    let all = timeout(PATIENCE, acknowledged).await.ok().transpose()?.is_some();
+    let all = have_ended(senders).await?;
+    // What was acknowledged a moment ago is as safe as all else.
+    let fault = Fault { at: notes.now(), lasts: Duration::ZERO, kind: plan::Kind::Kill, target: Target::Postgres };
+    let outages = faults::inject(world, notes, vec![fault]).await?;
+    notes.closing.store(true, Ordering::Relaxed);
+    have_ended(keepers).await?;
     for conversation in 0..world.conversations.len() {
         let list = |index| Client::new(world, notes, conversation, index, 0);
         let lists = [list(0).list(PATIENCE).await?, list(1).list(PATIENCE).await?];
@@ -177,8 +200,11 @@ async fn settle(world: &Arc<World>, notes: &Arc<Notes>, mut senders: Clients) ->
         let [stored, _] = lists;
         notes.history(conversation).stored = stored;
     }
+    for account in WATCHED {
+        Client::new(world, notes, 0, account, 0).note_ends(PATIENCE).await?;
+    }
     client::caught_up(notes, PATIENCE).await;
-    Ok(())
+    Ok(outages)
 }
 
 /// Panics in the nodes' logs.

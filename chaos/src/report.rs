@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::account::{self, What};
 use crate::check::{History, Kind, Violation};
 use crate::client::Notes;
 use crate::faults::Outage;
@@ -20,9 +21,13 @@ pub struct Report {
     seed: u64,
     sent: usize,
     acknowledged: usize,
+    again: usize,
     retried: BTreeMap<String, usize>,
     delivered: usize,
     readers: usize,
+    events: usize,
+    heads: usize,
+    told: usize,
     streams: usize,
     faults: BTreeMap<String, usize>,
     /// Deliveries to readers on another node than the message was sent to: while Redis was away and everything else well,
@@ -43,9 +48,18 @@ struct Deliveries {
 
 impl Report {
     /// Counts.
-    pub fn new(seed: u64, notes: &Notes, histories: &[History], outages: &[Outage]) -> Self {
+    pub fn new(
+        seed: u64,
+        notes: &Notes,
+        histories: &[History],
+        accounts: &[account::History],
+        outages: &[Outage],
+    ) -> Self {
         let sent = || histories.iter().flat_map(|history| &history.sent);
         let readers = || histories.iter().flat_map(|history| &history.readers);
+        let told = || accounts.iter().flat_map(|account| &account.readers);
+        let count =
+            |is: fn(&What) -> bool| told().flat_map(|reader| &reader.told).filter(|told| is(&told.what)).count();
         let mut faults = BTreeMap::new();
         for outage in outages {
             *faults.entry(name(outage)).or_default() += 1;
@@ -55,9 +69,13 @@ impl Report {
             seed,
             sent: sent().count(),
             acknowledged: sent().filter(|sent| sent.acknowledged.is_some()).count(),
+            again: sent().map(|sent| sent.again.len()).sum(),
             retried: notes.retried().clone(),
             delivered: readers().map(|reader| reader.deliveries.len()).sum(),
             readers: readers().count(),
+            events: count(What::is_numbered),
+            heads: count(|what| matches!(what, What::Head(..))),
+            told: told().count(),
             streams: notes.streams.load(Ordering::Relaxed),
             faults,
             without_redis,
@@ -123,12 +141,15 @@ impl fmt::Display for Report {
         let retries: usize = self.retried.values().sum();
         writeln!(
             f,
-            "messages: {} sent, {} acknowledged, {retries} attempts repeated ({})",
+            "messages: {} sent, {} acknowledged, {} sent again, {retries} attempts repeated ({})",
             self.sent,
             self.acknowledged,
+            self.again,
             list(&self.retried)
         )?;
-        writeln!(f, "deliveries: {} to {} readers over {} streams", self.delivered, self.readers, self.streams)?;
+        writeln!(f, "deliveries: {} to {} readers", self.delivered, self.readers)?;
+        writeln!(f, "accounts: {} events and {} heads to {} readers", self.events, self.heads, self.told)?;
+        writeln!(f, "streams: {}", self.streams)?;
         for (when, deliveries) in [("with all well", self.all_well), ("with Redis away", self.without_redis)] {
             let Deliveries { count, longest } = deliveries;
             writeln!(

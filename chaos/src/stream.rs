@@ -143,7 +143,7 @@ fn event_message(event: &str) -> Result<Option<Message>> {
 }
 
 /// An answer that no server may give: never worth another try.
-fn wrong(what: String) -> anyhow::Error {
+pub fn wrong(what: String) -> anyhow::Error {
     Status::data_loss(what).into()
 }
 

@@ -93,7 +93,8 @@ impl Drop for Victim {
 /// Somebody who has logged in.
 #[derive(Clone)]
 pub struct Account {
-    id: String,
+    /// Its id.
+    pub id: String,
     /// What goes into the `authorization` header.
     pub authorization: MetadataValue<Ascii>,
 }
@@ -125,6 +126,8 @@ pub struct World {
     pub accounts: Vec<Account>,
     /// The first one is hot, the others are of two.
     pub conversations: Vec<Conversation>,
+    /// The id of a conversation in which nothing is said: accounts come and go.
+    pub hall: String,
 }
 
 impl World {
@@ -159,8 +162,9 @@ impl World {
             let messaging = MessagingServiceClient::new(channel.clone());
             conversations.push(conversation(messaging, &accounts, members).await?);
         }
+        let hall = conversation(MessagingServiceClient::new(channel), &accounts, vec![0]).await?.id;
         let victims = victims.into_iter().map(|victim| Arc::new(Mutex::new(victim))).collect();
-        Ok(Self { victims, cables, accounts, conversations })
+        Ok(Self { victims, cables, accounts, conversations, hall })
     }
 
     /// How the nodes ended that did although nobody has killed them. Waits until everything is well.
