@@ -29,7 +29,7 @@ bench: ## measure the server, side by side with references
 bench-gateway: ## measure the gateway, side by side with Envoy, fastify, NestJS and others
 	@scripts/bench-gateway.sh $(ARGS)
 
-bench-messaging: ## measure messaging, side by side with pgbench and socket.io
+bench-messaging: ## measure messaging, side by side with pgbench, socket.io and ejabberd
 	@scripts/bench-messaging.sh $(ARGS)
 
 fmt: ## format the code and the contract

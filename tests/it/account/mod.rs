@@ -71,6 +71,13 @@ impl Stream {
         }
     }
 
+    /// The conversation whose head is told next, and the head.
+    async fn head(&mut self) -> (String, i64) {
+        let message = soon(self.messages.message()).await.unwrap().expect("the stream has ended");
+        let Some(Event::ConversationHead(head)) = message.event else { panic!("{message:?}") };
+        (head.conversation_id, head.last_seq)
+    }
+
     /// The next event and its number.
     pub async fn next(&mut self) -> (i64, Event) {
         let message = soon(self.messages.message()).await.unwrap().expect("the stream has ended");

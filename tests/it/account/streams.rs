@@ -6,13 +6,15 @@ use diesel_async::SimpleAsyncConnection;
 use rialto::domains::account::jobs::delete_old_events;
 use serde_json::json;
 use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_types::StatusExt;
 
 use super::{EVENTS, Stream, client, commit, events, plain, tell, tell_all};
-use crate::harness::{World, number, refusal};
+use crate::harness::{Bearer, World, number, refusal};
 use crate::websocket::Socket;
 
 use rialto::proto::rialto::account::v1::SubscribeRequest;
+use rialto::proto::rialto::account::v1::account_service_client::AccountServiceClient;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_is_told_over_grpc_server_sent_events_and_web_sockets() {
@@ -144,6 +146,33 @@ async fn a_client_that_does_not_read_delays_nobody_and_gets_everything_later() {
         assert_eq!(quick.name().await.0, seq);
     }
     slow.expect(1..=MANY, long).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_lags_keeps_no_conversation_from_its_accounts_other_streams() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
+    let id = ann.conversation(&node, &[&bob, &eve]).await;
+    let members = format!("/v1/conversations/{id}/members");
+    for _ in 0..40 {
+        ann.delete(&node, &format!("{members}/{}", bob.id)).await.ok();
+        ann.post(&node, &members, json!({ "account_ids": [bob.id] })).await.ok();
+    }
+    let mut live = Stream::open(&node, &bob, None).await;
+    // Other devices come back after long and stop reading: some where bob has left, some where he is in again.
+    let endpoint = Endpoint::from_shared(node.url("")).unwrap().initial_stream_window_size(400);
+    let channel = endpoint.connect().await.unwrap();
+    let mut lagging = AccountServiceClient::with_interceptor(channel, Bearer(bob.token.clone()));
+    let mut waiting = Vec::new();
+    for after_seq in (0..4).map(Some) {
+        let request = SubscribeRequest { after_seq, ..Default::default() };
+        waiting.push(lagging.subscribe(request).await.unwrap().into_inner());
+    }
+    for sent in 0..20 {
+        let seq = ann.send(&node, &id, &format!("m{sent}")).await;
+        assert_eq!(live.head().await, (id.clone(), seq));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
