@@ -70,7 +70,12 @@ fn field_checks(body: &mut String, pool: &DescriptorPool, field: &FieldDescripto
     if field.is_list() {
         list_checks(body, field, access, rules.as_ref())?;
     } else if let Kind::Message(inner) = field.kind() {
-        ensure!(rules.is_none(), "rules of message fields are not implemented: add them to build/validators.rs");
+        for (rule, value) in rules.iter().flat_map(DynamicMessage::fields) {
+            match (rule.name(), value.as_bool()) {
+                ("required", Some(true)) => writeln!(body, "        out.required({name:?}, {access}.is_some());")?,
+                (other, _) => bail!("the rule {other} of a message is not enforced: add it to build/validators.rs"),
+            }
+        }
         if is_ours(&inner) {
             writeln!(body, "        if let Some(value) = &{access} {{ out.nested({name:?}, value); }}")?;
         }
@@ -133,7 +138,7 @@ fn oneof_checks(
         match (rule.name(), value.as_bool()) {
             ("required", Some(required)) => {
                 if required {
-                    writeln!(body, "        out.required({:?}, self.{}.is_some());", oneof.name(), oneof.name())?;
+                    writeln!(body, "        out.required_one({:?}, self.{}.is_some());", oneof.name(), oneof.name())?;
                 }
             }
             (other, _) => bail!("the rule oneof.{other} is not enforced: add it to build/validators.rs"),

@@ -67,7 +67,11 @@ impl Violations {
     }
 
     fn required(&mut self, field: &'static str, is_set: bool) {
-        self.check(Field(field), is_set, || "one of its fields must be set".into());
+        self.check(Field(field), is_set, || "must be set".into());
+    }
+
+    fn required_one(&mut self, oneof: &'static str, is_set: bool) {
+        self.check(Field(oneof), is_set, || "one of its fields must be set".into());
     }
 
     fn min_items(&mut self, field: &'static str, items: usize, min: usize) {
@@ -167,8 +171,8 @@ mod tests {
     use super::*;
     use crate::proto::rialto::auth::v1::RegisterRequest;
     use crate::proto::rialto::messaging::v1::{
-        ConnectRequest, CreateConversationRequest, SendMessageRequest, SubscribeRequest, connect_request,
-        send_message_request,
+        ConnectRequest, CreateConversationRequest, ScheduleMessageRequest, SendMessageRequest, SubscribeRequest,
+        connect_request, send_message_request,
     };
 
     fn faults(message: &impl Validate) -> Vec<String> {
@@ -204,6 +208,17 @@ mod tests {
         let command = Some(connect_request::Command::Send(send));
         assert_eq!(faults(&ConnectRequest { command_id: 1, command }), ["send.conversation_id must be a UUID"]);
         assert_eq!(faults(&ConnectRequest::default()), ["command one of its fields must be set"]);
+    }
+
+    #[test]
+    fn a_message_that_is_needed_is_missed() {
+        let request = ScheduleMessageRequest {
+            conversation_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
+            text: "t".into(),
+            ..Default::default()
+        };
+        assert_eq!(faults(&request), ["send_at must be set"]);
+        assert!(faults(&ScheduleMessageRequest { send_at: Some(Default::default()), ..request }).is_empty());
     }
 
     #[test]
