@@ -1,7 +1,7 @@
 //! Enforces the `buf.validate` rules of the contract. `build/validators.rs` writes the implementations of [`Validate`]
 //! out of these checks.
 
-use crate::kernel::error::{Error, Violation};
+use crate::kernel::error::{Error, Reason, Violation};
 
 /// A message that knows its rules.
 pub trait Validate {
@@ -14,6 +14,8 @@ pub trait Validate {
 pub struct Violations {
     path: Vec<Segment>,
     found: Vec<Violation>,
+    /// How many of them are fields that are missing.
+    missing: usize,
 }
 
 /// A step of a field's path.
@@ -32,7 +34,15 @@ const MAX_VIOLATIONS: usize = 20;
 impl Violations {
     /// The error, when something was found.
     pub fn into_result(self) -> Result<(), Error> {
-        if self.found.is_empty() { Ok(()) } else { Err(Error::invalid(self.found)) }
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        let nothing_else = self.missing == self.found.len();
+        let mut error = Error::invalid(self.found);
+        if nothing_else {
+            error.reason = Reason::MissingRequiredField;
+        }
+        Err(error)
     }
 
     fn nested(&mut self, field: &'static str, value: &impl Validate) {
@@ -67,7 +77,9 @@ impl Violations {
     }
 
     fn required(&mut self, field: &'static str, is_set: bool) {
+        let found = self.found.len();
         self.check(Field(field), is_set, || "must be set".into());
+        self.missing += self.found.len() - found;
     }
 
     fn required_one(&mut self, oneof: &'static str, is_set: bool) {
@@ -175,6 +187,12 @@ mod tests {
         connect_request, send_message_request,
     };
 
+    fn reason(message: &impl Validate) -> Reason {
+        let mut violations = Violations::default();
+        message.validate(&mut violations);
+        violations.into_result().unwrap_err().reason
+    }
+
     fn faults(message: &impl Validate) -> Vec<String> {
         let mut violations = Violations::default();
         message.validate(&mut violations);
@@ -218,6 +236,8 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(faults(&request), ["send_at must be set"]);
+        assert_eq!(reason(&request), Reason::MissingRequiredField);
+        assert_eq!(reason(&ScheduleMessageRequest { text: String::new(), ..request.clone() }), Reason::ValidationError);
         assert!(faults(&ScheduleMessageRequest { send_at: Some(Default::default()), ..request }).is_empty());
     }
 

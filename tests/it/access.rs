@@ -14,7 +14,7 @@ use rialto::domains::auth::Keys;
 use rialto::kernel::policy::{BUILT_IN, RULES, Rule};
 use rialto::kernel::rng::Rng;
 use rialto::proto;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -191,7 +191,7 @@ async fn row(node: &Node, accounts: &Accounts<'_>, rule: &Rule, routes: &[(Metho
     marks
 }
 
-/// A message with its required fields, by their names in the contract.
+/// The required fields that are texts, by their names in the contract, and the number of a message.
 fn required(pool: &DescriptorPool, rule: &Rule, value: impl Fn(&str) -> String) -> BTreeMap<String, String> {
     let rules = pool.get_extension_by_name("buf.validate.field").unwrap();
     let mut fields = BTreeMap::new();
@@ -214,10 +214,26 @@ fn required(pool: &DescriptorPool, rule: &Rule, value: impl Fn(&str) -> String) 
     fields
 }
 
+/// The required fields that are messages.
+fn required_messages(pool: &DescriptorPool, rule: &Rule) -> Vec<FieldDescriptor> {
+    let rules = pool.get_extension_by_name("buf.validate.field").unwrap();
+    let asks = |field: &FieldDescriptor| {
+        let options = field.options();
+        let rules = options.get_extension(&rules);
+        let required = rules.as_message().and_then(|rules| rules.get_field_by_name("required")?.as_bool());
+        required == Some(true)
+    };
+    input(pool, rule).fields().filter(asks).collect()
+}
+
 fn input(pool: &DescriptorPool, rule: &Rule) -> prost_reflect::MessageDescriptor {
     let (service, method) = rule.path[1..].split_once('/').unwrap();
     let service = pool.get_service_by_name(service).unwrap();
     service.methods().find(|found| found.name() == method).unwrap().input()
+}
+
+fn is_time(field: &FieldDescriptor) -> bool {
+    field.kind().as_message().is_some_and(|message| message.full_name() == "google.protobuf.Timestamp")
 }
 
 fn camel(name: &str) -> String {
@@ -276,6 +292,11 @@ impl People {
                 let value = if name == "seq" { Field::I64(1) } else { Field::String(value.clone()) };
                 message.set_field_by_name(name, value);
             }
+            let messages = required_messages(pool, rule);
+            for field in &messages {
+                let empty = DynamicMessage::new(field.kind().as_message().unwrap().clone());
+                message.set_field(field, Field::Message(empty));
+            }
             let mark = over_grpc(node, rule, Some(&person.token), message.encode_to_vec()).await;
             for (verb, path) in routes {
                 let fields = self.fields(node, pool, rule).await;
@@ -287,7 +308,10 @@ impl People {
                     )
                 };
                 let in_body = fields.iter().filter(|(field, _)| !path.contains(&format!("{{{}}}", camel(field))));
-                let body = in_body.map(|(field, value)| (field.clone(), json!(value))).collect();
+                let mut body: Map<_, _> = in_body.map(|(field, value)| (field.clone(), json!(value))).collect();
+                // Others are the whole body.
+                let times = messages.iter().filter(|field| is_time(field));
+                body.extend(times.map(|field| (field.name().to_owned(), json!("1970-01-01T00:00:00Z"))));
                 let mut filled = fill(path, by_json_name);
                 if *verb == Method::GET && !path.contains('{') {
                     let query = fields.iter().map(|(field, value)| format!("{field}={value}"));

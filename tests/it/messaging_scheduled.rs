@@ -211,7 +211,6 @@ async fn bad_schedules_name_the_field_and_strangers_see_no_conversation() {
     let at = |by: TimeDelta| later(&world, by).to_rfc3339();
     let good = at(TimeDelta::days(364));
     for (body, field) in [
-        (json!({ "text": "x" }), "send_at"),
         (json!({ "text": "x", "send_at": at(TimeDelta::seconds(-1)) }), "send_at"),
         (json!({ "text": "x", "send_at": at(TimeDelta::days(366)) }), "send_at"),
         (json!({ "text": "", "send_at": good }), "text"),
@@ -221,6 +220,9 @@ async fn bad_schedules_name_the_field_and_strangers_see_no_conversation() {
         answer.refused(422, "VALIDATION_ERROR", 2001);
         assert_eq!(answer.fields(), [field]);
     }
+    let missing = ann.post(&node, &path, json!({ "text": "x" })).await;
+    missing.refused(422, "MISSING_REQUIRED_FIELD", 2003);
+    assert_eq!(missing.fields(), ["send_at"]);
     let body = json!({ "text": "x", "send_at": good });
     let eve = node.user("eve").await;
     eve.post(&node, &path, body.clone()).await.refused(404, "RESOURCE_NOT_FOUND", 3001);

@@ -65,10 +65,6 @@ impl Locked {
     }
 }
 
-fn missing(field: &'static str) -> Error {
-    Error::new(Reason::MissingRequiredField, "the new values are missing").at_field(field)
-}
-
 fn no_member() -> Error {
     Error::not_found("member")
 }
@@ -83,12 +79,14 @@ fn joined(members: &[Member]) -> MembersChanged {
     MembersChanged { joined: members.iter().map(messaging_wire::member).collect(), ..Default::default() }
 }
 
-/// The fields that a mask names out of these; without a mask, or with `*`, all.
-fn named<'a>(mask: Option<&FieldMask>, fields: &[&'a str]) -> Result<Vec<&'a str>, Error> {
+/// The fields that a mask names out of these; without a mask, or with `*`, all. Those that only the server sets may be named,
+/// so that what was read can be sent back, and are left out.
+fn named<'a>(mask: Option<&FieldMask>, fields: &[&'a str], output_only: &[&str]) -> Result<Vec<&'a str>, Error> {
     let Some(mask) = mask.filter(|mask| !mask.paths.iter().any(|path| path == "*")) else { return Ok(fields.to_vec()) };
     let find = |path: &String| fields.iter().copied().find(|field| field == path);
     let unknown = || Error::invalid_field("update_mask", "names a field that there is not");
-    mask.paths.iter().map(|path| find(path).ok_or_else(unknown)).collect()
+    let theirs = mask.paths.iter().filter(|path| !output_only.contains(&path.as_str()));
+    theirs.map(|path| find(path).ok_or_else(unknown)).collect()
 }
 
 impl MessagingService {
@@ -98,13 +96,9 @@ impl MessagingService {
         request: UpdateConversationRequest,
     ) -> Result<contract::Conversation, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let Some(mut new) = request.conversation else {
-            // Who is no member is not told more than others.
-            self.one(&mut *self.app().db.get().await?, caller, id).await?;
-            return Err(missing("conversation"));
-        };
+        let mut new = request.conversation.unwrap_or_default();
         let fields = ["title", "avatar_url", "disappear_after_seconds", "retention_days"];
-        let fields = named(request.update_mask.as_ref(), &fields)?;
+        let fields = named(request.update_mask.as_ref(), &fields, &[])?;
         if fields.contains(&"title") {
             new.title = messaging_wire::title("conversation.title", &new.title)?;
         }
@@ -312,11 +306,12 @@ impl MessagingService {
 
     async fn change_membership(&self, caller: &Caller, request: UpdateMembershipRequest) -> Result<Membership, Error> {
         let id = wire::id("conversation_id", &request.conversation_id)?;
-        let fields = named(request.update_mask.as_ref(), &["muted_until", "archived", "pinned"])?;
+        let output_only = ["role", "delivered_seq", "read_seq"];
+        let fields = named(request.update_mask.as_ref(), &["muted_until", "archived", "pinned"], &output_only)?;
         let now = self.app().clock.now();
         let mut conn = self.app().db.get().await?;
         let (_, mut member) = Conversation::of_member(&mut conn, id, Visible::to(caller)?).await?;
-        let new = request.membership.ok_or_else(|| missing("membership"))?;
+        let new = request.membership.unwrap_or_default();
         for field in fields {
             match field {
                 "muted_until" => {

@@ -4,7 +4,7 @@ use prost_types::FieldMask;
 
 use super::{handle, wire};
 use crate::domains::auth;
-use crate::kernel::error::{Error, Reason, Violation};
+use crate::kernel::error::{Error, Violation};
 use crate::proto::rialto::users::v1::{PrivacySettings, User};
 
 /// What can be changed.
@@ -41,9 +41,7 @@ pub struct Edit {
 
 impl Edit {
     /// Reads the fields that the mask names; without a mask, or with `*`, all of them.
-    pub fn new(user: Option<User>, mask: Option<FieldMask>) -> Result<Self, Error> {
-        let missing = || Error::new(Reason::MissingRequiredField, "the new values are missing").at_field("user");
-        let user = user.ok_or_else(missing)?;
+    pub fn new(user: User, mask: Option<FieldMask>) -> Result<Self, Error> {
         let paths = match &mask {
             None => EDITABLE.to_vec(),
             Some(mask) => expand(&mask.paths)?,
@@ -147,23 +145,23 @@ mod tests {
     }
 
     fn faults(user: User, paths: &[&str]) -> Vec<String> {
-        let error = Edit::new(Some(user), mask(paths)).unwrap_err();
+        let error = Edit::new(user, mask(paths)).unwrap_err();
         error.violations.into_iter().map(|violation| violation.field).collect()
     }
 
     #[test]
     fn only_what_the_mask_names_is_taken() {
         let user = || User { display_name: " Ann ".into(), bio: "x".into(), etag: "e".into(), ..Default::default() };
-        let edit = Edit::new(Some(user()), mask(&["display_name", "id", "email", "etag"])).unwrap();
+        let edit = Edit::new(user(), mask(&["display_name", "id", "email", "etag"])).unwrap();
         let expected = Edit { display_name: Some("Ann".into()), etag: Some("e".into()), ..Default::default() };
         assert_eq!(edit, expected);
-        assert!(Edit::new(Some(user()), mask(&[])).unwrap().is_empty());
+        assert!(Edit::new(user(), mask(&[])).unwrap().is_empty());
 
-        let privacy = Edit::new(Some(user()), mask(&["privacy"])).unwrap();
+        let privacy = Edit::new(user(), mask(&["privacy"])).unwrap();
         let default = (Some("members"), Some("everyone"), Some("everyone"));
         assert_eq!((privacy.visibility, privacy.messages_from, privacy.presence_to), default);
         for all in [None, mask(&["*"])] {
-            let edit = Edit::new(Some(user()), all).unwrap();
+            let edit = Edit::new(user(), all).unwrap();
             assert_eq!((edit.handle, edit.locale.as_deref(), edit.visibility), (Some(None), Some(""), Some("members")));
         }
     }
@@ -185,7 +183,6 @@ mod tests {
         assert_eq!(faults(user(), &["bio"]), ["user.bio"]);
         assert_eq!(faults(user(), &["bio", "nonsense"]), ["update_mask"]);
         assert_eq!(faults(user(), &["privacy.nonsense"]), ["update_mask"]);
-        assert_eq!(Edit::new(None, None).unwrap_err().violations[0].field, "user");
     }
 
     #[test]

@@ -191,14 +191,17 @@ impl Contract for UserService {
     async fn update_me(&self, request: Request<UpdateMeRequest>) -> Result<Response<UpdateMeResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let UpdateMeRequest { user, update_mask } = request.into_inner();
-        let profile = self.update(&caller, caller.account_id, Edit::new(user, update_mask)?).await?;
+        let profile =
+            self.update(&caller, caller.account_id, Edit::new(user.unwrap_or_default(), update_mask)?).await?;
         Ok(Response::new(UpdateMeResponse { user: Some(profile.to_user(true)) }))
     }
 
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
         let caller = Caller::of(request.extensions())?;
         let UpdateUserRequest { user_id, user, update_mask } = request.into_inner();
-        let profile = self.update(&caller, wire::id("user_id", &user_id)?, Edit::new(user, update_mask)?).await?;
+        let profile = self
+            .update(&caller, wire::id("user_id", &user_id)?, Edit::new(user.unwrap_or_default(), update_mask)?)
+            .await?;
         Ok(Response::new(UpdateUserResponse { user: Some(shown(&profile, viewer(&caller))) }))
     }
 

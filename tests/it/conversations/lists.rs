@@ -52,14 +52,24 @@ async fn pinned_conversations_come_first_archived_ones_apart_and_for_oneself_alo
     let token = page["nextPageToken"].as_str().unwrap();
     let refused = ann.get(&node, &format!("/v1/conversations?archived=true&page_token={token}")).await;
     assert_eq!(refused.fields(), ["page_token"]);
+}
 
-    for (mask, body, field) in [
-        ("role", json!({ "role": "MEMBER_ROLE_OWNER" }), "update_mask"),
-        ("readSeq", json!({ "readSeq": 1 }), "update_mask"),
-    ] {
-        let refused = patch(&ann, &node, &path(&ids[1], &format!("/membership?update_mask={mask}")), body).await;
-        assert_eq!((refused.status, refused.fields()), (422, vec![field]));
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_membership_is_sent_back_as_it_was_read_and_changes_only_what_is_ones_own() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let id = ann.conversation(&node, &[&bob]).await;
+    ann.send(&node, &id, "1").await;
+    let mut read = bob.get(&node, &path(&id, "")).await.ok()["membership"].take();
+    read["pinned"] = json!(true);
+    let after = patch(&bob, &node, &path(&id, "/membership"), read.clone()).await.ok();
+    assert_eq!(after, read);
+    let more = json!({ "role": "MEMBER_ROLE_OWNER", "readSeq": 1, "deliveredSeq": 1 });
+    assert_eq!(patch(&bob, &node, &path(&id, "/membership"), more).await.ok(), after);
+    let refused = patch(&bob, &node, &path(&id, "/membership?update_mask=unread"), json!({})).await;
+    assert_eq!((refused.status, refused.fields()), (422, vec!["update_mask"]));
+    patch(&bob, &node, &path(&id, "/membership"), Value::Null).await.refused(422, "MISSING_REQUIRED_FIELD", 2003);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,7 @@ async fn a_passkey_logs_in_without_password_and_address_over_grpc() {
         ..Default::default()
     };
     let missing = refusal(grpc.finish_login(finish(None)).await);
-    assert_eq!(missing, (Code::InvalidArgument, "VALIDATION_ERROR".into()));
+    assert_eq!(missing, (Code::InvalidArgument, "MISSING_REQUIRED_FIELD".into()));
     let tokens = grpc.finish_login(finish(Some(credential.clone()))).await.unwrap().into_inner();
     ann.token = tokens.access_token;
     let me = ann.auth(&node).get_me(GetMeRequest {}).await.unwrap().into_inner().account.unwrap();

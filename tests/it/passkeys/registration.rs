@@ -233,7 +233,7 @@ async fn what_is_no_credential_is_refused_by_its_field() {
         assert_eq!(answer.fields(), ["name"], "{name:?}");
     }
     let missing = ann.post(&node, "/v1/passkeys/register/finish", json!({ "ceremonyToken": "x", "name": "x" })).await;
-    missing.refused(422, "VALIDATION_ERROR", 2001);
+    missing.refused(422, "MISSING_REQUIRED_FIELD", 2003);
     assert_eq!(missing.fields(), ["credential"]);
     // As text, because building it would be too deep for the test.
     let deep =
