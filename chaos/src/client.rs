@@ -32,7 +32,7 @@ const PAUSE: std::ops::Range<u64> = 0..40;
 pub const RETRY: std::ops::Range<u64> = 20..200;
 /// After so many acknowledgements one that a sender has already is asked for again.
 const AGAIN: f64 = 0.03;
-/// A slow reader stops after some of its messages, for so many milliseconds.
+/// A slow reader stops after some of its messages, for so many milliseconds, until it is enough.
 const SLOW_AFTER: f64 = 0.005;
 const SLOW: std::ops::Range<u64> = 500..6000;
 
@@ -49,7 +49,7 @@ pub struct Notes {
     retried: Mutex<BTreeMap<String, usize>>,
     /// Streams that were opened.
     pub streams: AtomicUsize,
-    /// Senders end with the message that they are at.
+    /// Senders end with the message that they are at, and nobody is slow or restless any more.
     pub enough: AtomicBool,
     /// Who is in the hall stays.
     pub closing: AtomicBool,
@@ -279,7 +279,9 @@ impl Client {
             *seq = entry.seq;
             let delivery = Delivery { entry, at: self.notes.now(), node, since };
             self.notes.history(self.conversation).readers[place].deliveries.push(delivery);
-            if slow && self.rng.random_bool(SLOW_AFTER) {
+            // In the end it has to get through.
+            let stops = slow && !self.notes.enough.load(Ordering::Relaxed);
+            if stops && self.rng.random_bool(SLOW_AFTER) {
                 self.pause(SLOW).await;
             }
         }
